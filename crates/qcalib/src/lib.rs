@@ -1,0 +1,1 @@
+//! Where quantization ranges come from: observers, range estimators and fake quantization.

@@ -1,0 +1,1 @@
+//! The bits of integers, fixed point and floats.

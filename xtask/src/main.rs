@@ -1,0 +1,3 @@
+//! The project's chores, one subcommand each: `cargo xtask NAME`.
+
+fn main() {}
