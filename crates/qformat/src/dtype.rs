@@ -113,9 +113,7 @@ impl DType {
             DType::I16 => int("i16", 16, (-32_768, 32_767), "INT16", 5, Some("I16")),
             DType::U16 => int("u16", 16, (0, 65_535), "UINT16", 4, Some("U16")),
             DType::I32 => int("i32", 32, (i32::MIN, i32::MAX), "INT32", 6, Some("I32")),
-            DType::F16 => {
-                float("f16", 16, &[DType::F32, DType::F16], "FLOAT16", 10, "F16")
-            }
+            DType::F16 => float("f16", 16, &[DType::F32, DType::F16], "FLOAT16", 10, "F16"),
             DType::Bf16 => float("bf16", 16, &[DType::F32], "BFLOAT16", 16, "BF16"),
             DType::F32 => float("f32", 32, &[DType::F32], "FLOAT", 1, "F32"),
         }
@@ -197,7 +195,9 @@ impl DType {
     /// The type of a safetensors name, if it is one of ours.
     #[must_use]
     pub fn from_safetensors_name(name: &str) -> Option<DType> {
-        DType::ALL.into_iter().find(|d| d.safetensors_name() == Some(name))
+        DType::ALL
+            .into_iter()
+            .find(|d| d.safetensors_name() == Some(name))
     }
 }
 
@@ -214,9 +214,7 @@ impl FromStr for DType {
     fn from_str(s: &str) -> Result<Self, FormatError> {
         DType::ALL
             .into_iter()
-            .find(|d| {
-                d.name() == s || d.onnx_name() == s || d.safetensors_name() == Some(s)
-            })
+            .find(|d| d.name() == s || d.onnx_name() == s || d.safetensors_name() == Some(s))
             .ok_or_else(|| FormatError::Name {
                 what: "dtype",
                 given: s.to_string(),
@@ -230,7 +228,9 @@ mod sealed {
 }
 
 /// A Rust type that stores elements of one [`DType`].
-pub trait Element: Copy + Default + PartialEq + Send + Sync + fmt::Debug + sealed::Sealed + 'static {
+pub trait Element:
+    Copy + Default + PartialEq + Send + Sync + fmt::Debug + sealed::Sealed + 'static
+{
     /// The element type.
     const DTYPE: DType;
     /// The default type that sums of its products accumulate in.

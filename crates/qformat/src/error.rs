@@ -79,7 +79,9 @@ pub enum FormatError {
         expected: usize,
     },
     /// Parameters of different type or scheme inside one tensor.
-    #[error("parameters of one tensor must share dtype and scheme: {given} differs from {expected}")]
+    #[error(
+        "parameters of one tensor must share dtype and scheme: {given} differs from {expected}"
+    )]
     Mixed {
         /// The type that differs.
         given: DType,

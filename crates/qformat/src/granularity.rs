@@ -67,12 +67,20 @@ impl Granularity {
     fn view(self, shape: &[usize]) -> Result<AxisView, FormatError> {
         let total = element_count(shape)?;
         let axis = match self {
-            Granularity::PerTensor => return Ok(AxisView { outer: 1, dim: 1, inner: total }),
-            Granularity::PerChannel { axis } => axis,
+            Granularity::PerTensor => {
+                return Ok(AxisView {
+                    outer: 1,
+                    dim: 1,
+                    inner: total,
+                });
+            }
             Granularity::PerBlock { block: 0, .. } => return Err(FormatError::Block),
-            Granularity::PerBlock { axis, .. } => axis,
+            Granularity::PerChannel { axis } | Granularity::PerBlock { axis, .. } => axis,
         };
-        let dim = *shape.get(axis).ok_or(FormatError::Axis { axis, rank: shape.len() })?;
+        let dim = *shape.get(axis).ok_or(FormatError::Axis {
+            axis,
+            rank: shape.len(),
+        })?;
         Ok(AxisView {
             outer: element_count(&shape[..axis])?,
             dim,
@@ -135,7 +143,11 @@ impl Granularity {
                 Granularity::PerChannel { .. } => (dim_at, run),
                 Granularity::PerBlock { block, .. } => (
                     (outer_at * blocks + dim_at / block) * v.inner + inner_at,
-                    if v.inner == 1 { run.min(v.dim - dim_at) } else { 1 },
+                    if v.inner == 1 {
+                        run.min(v.dim - dim_at)
+                    } else {
+                        1
+                    },
                 ),
             };
             let range = start..start + len;
@@ -166,7 +178,10 @@ mod tests {
 
     #[test]
     fn runs_cover_every_element_once_with_its_group() {
-        assert_eq!(groups_by_element(Granularity::PerTensor, &[2, 3]), vec![0; 6]);
+        assert_eq!(
+            groups_by_element(Granularity::PerTensor, &[2, 3]),
+            vec![0; 6]
+        );
         assert_eq!(
             groups_by_element(Granularity::PerChannel { axis: 0 }, &[2, 3]),
             [0, 0, 0, 1, 1, 1]

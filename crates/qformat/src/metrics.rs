@@ -31,7 +31,11 @@ pub fn sqnr_db(reference: &[f32], approximation: &[f32]) -> Result<f64, FormatEr
         signal += x * x;
         noise += (x - y) * (x - y);
     }
-    Ok(if noise == 0.0 { f64::INFINITY } else { 10.0 * libm::log10(signal / noise) })
+    Ok(if noise == 0.0 {
+        f64::INFINITY
+    } else {
+        10.0 * libm::log10(signal / noise)
+    })
 }
 
 /// Index of the largest value of a row; the first of equal ones, and NaN never wins. `None` for

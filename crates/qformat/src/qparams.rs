@@ -77,9 +77,21 @@ impl QParams {
             Scheme::Symmetric => (range.middle(), range.middle()),
         };
         if !(min..=max).contains(&zero_point) {
-            return Err(FormatError::ZeroPoint { given: zero_point, min, max, dtype, scheme });
+            return Err(FormatError::ZeroPoint {
+                given: zero_point,
+                min,
+                max,
+                dtype,
+                scheme,
+            });
         }
-        Ok(QParams { scale, zero_point, dtype, scheme, range })
+        Ok(QParams {
+            scale,
+            zero_point,
+            dtype,
+            scheme,
+            range,
+        })
     }
 
     /// Parameters that cover the real range `[min, max]`.
@@ -122,15 +134,25 @@ impl QParams {
                 Scheme::Affine => range.saturate(0),
                 Scheme::Symmetric => range.middle(),
             };
-            return Ok(QParams { scale: 1.0, zero_point, dtype, scheme, range });
+            return Ok(QParams {
+                scale: 1.0,
+                zero_point,
+                dtype,
+                scheme,
+                range,
+            });
         }
         let zero_point = match scheme {
-            Scheme::Affine => {
-                range.saturate(libm::rint(f64::from(range.min()) - a / exact) as i64)
-            }
+            Scheme::Affine => range.saturate(libm::rint(f64::from(range.min()) - a / exact) as i64),
             Scheme::Symmetric => range.middle(),
         };
-        Ok(QParams { scale, zero_point, dtype, scheme, range })
+        Ok(QParams {
+            scale,
+            zero_point,
+            dtype,
+            scheme,
+            range,
+        })
     }
 
     /// Step between neighbouring values, in the unit of the real numbers.
@@ -203,7 +225,10 @@ impl QParams {
     /// The lowest and the highest real number that is representable: outside, values clip.
     #[must_use]
     pub fn clip_bounds(&self) -> (f32, f32) {
-        (self.dequantize(self.range.min()), self.dequantize(self.range.max()))
+        (
+            self.dequantize(self.range.min()),
+            self.dequantize(self.range.max()),
+        )
     }
 
     /// What quantization adds to a finite `x`: `fake_quantize(x) − x`, in f64. Inside the clip
@@ -236,7 +261,12 @@ impl TryFrom<Unchecked> for QParams {
 #[cfg(feature = "serde")]
 impl From<QParams> for Unchecked {
     fn from(p: QParams) -> Unchecked {
-        Unchecked { scale: p.scale, zero_point: p.zero_point, dtype: p.dtype, scheme: p.scheme }
+        Unchecked {
+            scale: p.scale,
+            zero_point: p.zero_point,
+            dtype: p.dtype,
+            scheme: p.scheme,
+        }
     }
 }
 
@@ -245,13 +275,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const INTS: [DType; 7] =
-        [DType::I4, DType::U4, DType::I8, DType::U8, DType::I16, DType::U16, DType::I32];
+    const INTS: [DType; 7] = [
+        DType::I4,
+        DType::U4,
+        DType::I8,
+        DType::U8,
+        DType::I16,
+        DType::U16,
+        DType::I32,
+    ];
 
     fn any_params() -> impl Strategy<Value = QParams> {
         (
-            prop_oneof![any::<f32>(), -10f32..10.0, Just(0.0), Just(f32::MIN), Just(1e-42)],
-            prop_oneof![any::<f32>(), -10f32..10.0, Just(0.0), Just(f32::MAX), Just(1e-42)],
+            prop_oneof![
+                any::<f32>(),
+                -10f32..10.0,
+                Just(0.0),
+                Just(f32::MIN),
+                Just(1e-42)
+            ],
+            prop_oneof![
+                any::<f32>(),
+                -10f32..10.0,
+                Just(0.0),
+                Just(f32::MAX),
+                Just(1e-42)
+            ],
             prop::sample::select(&INTS[..]),
             prop_oneof![Just(Scheme::Affine), Just(Scheme::Symmetric)],
         )

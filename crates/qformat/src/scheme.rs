@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(range(DType::U8, Scheme::Symmetric), (1, 255, 128));
         assert_eq!(range(DType::I4, Scheme::Symmetric), (-7, 7, 0));
         assert_eq!(range(DType::U16, Scheme::Symmetric), (1, 65_535, 32_768));
-        assert_eq!(range(DType::I32, Scheme::Symmetric), (-i32::MAX, i32::MAX, 0));
+        assert_eq!(
+            range(DType::I32, Scheme::Symmetric),
+            (-i32::MAX, i32::MAX, 0)
+        );
         assert_eq!(range(DType::I8, Scheme::Affine), (-128, 127, -1));
         assert!(QRange::new(DType::F32, Scheme::Affine).is_err());
     }

@@ -48,16 +48,28 @@ impl TensorQParams {
             });
         }
         let first = params[0];
-        match params.iter().find(|p| (p.dtype(), p.scheme()) != (first.dtype(), first.scheme())) {
-            Some(p) => Err(FormatError::Mixed { given: p.dtype(), expected: first.dtype() }),
-            None => Ok(TensorQParams { granularity, params }),
+        match params
+            .iter()
+            .find(|p| (p.dtype(), p.scheme()) != (first.dtype(), first.scheme()))
+        {
+            Some(p) => Err(FormatError::Mixed {
+                given: p.dtype(),
+                expected: first.dtype(),
+            }),
+            None => Ok(TensorQParams {
+                granularity,
+                params,
+            }),
         }
     }
 
     /// One pair for the whole tensor.
     #[must_use]
     pub fn per_tensor(params: QParams) -> Self {
-        TensorQParams { granularity: Granularity::PerTensor, params: alloc::vec![params] }
+        TensorQParams {
+            granularity: Granularity::PerTensor,
+            params: alloc::vec![params],
+        }
     }
 
     /// Parameters that cover the exact minimum and maximum of every group of `x`.
@@ -139,7 +151,10 @@ impl TensorQParams {
         if T::DTYPE == self.dtype() {
             Ok(())
         } else {
-            Err(FormatError::Mixed { given: T::DTYPE, expected: self.dtype() })
+            Err(FormatError::Mixed {
+                given: T::DTYPE,
+                expected: self.dtype(),
+            })
         }
     }
 
@@ -186,7 +201,15 @@ impl TensorQParams {
 
 fn check_len(what: &'static str, given: usize, shape: &[usize]) -> Result<(), FormatError> {
     let expected = element_count(shape)?;
-    if given == expected { Ok(()) } else { Err(FormatError::Count { what, given, expected }) }
+    if given == expected {
+        Ok(())
+    } else {
+        Err(FormatError::Count {
+            what,
+            given,
+            expected,
+        })
+    }
 }
 
 #[cfg(test)]
