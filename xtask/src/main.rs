@@ -1,3 +1,75 @@
 //! The project's chores, one subcommand each: `cargo xtask NAME`.
+//!
+//! | chore | what it does |
+//! |---|---|
+//! | `bench` | times the kernels and models beside the machine's measured limits |
+//! | `ci` | everything that must hold before a change is merged |
+//! | `tidy` | the architecture's invariants, read from the sources and the manifests |
+//! | `features` | builds and tests the feature subsets of the crates that have features |
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod bench;
+mod ci;
+mod error;
+mod features;
+mod process;
+mod python;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "\
+Examples:
+  cargo xtask ci                         everything that must hold before a merge
+  cargo xtask ci --list                  its steps, with their commands
+  cargo xtask ci --from tidy             go on at a step
+  cargo xtask tidy                       only the architecture's invariants
+  cargo xtask features qkernels          the feature subsets of one crate
+  cargo xtask bench gemm --isa all       every tier of instructions, side by side
+  cargo xtask bench --help               what else can be timed"
+)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Time kernels and models beside the machine's measured limits (in release).
+    #[command(disable_help_flag = true)]
+    Bench(bench::Args),
+    /// Run every check that must hold before a change is merged.
+    Ci(ci::Args),
+    /// Check the architecture's invariants.
+    Tidy,
+    /// Build and test the feature subsets of the crates that have features.
+    Features(features::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
+        Chore::Bench(args) => bench::run(&args),
+        Chore::Ci(args) => ci::run(&args),
+        Chore::Tidy => tidy::run(),
+        Chore::Features(args) => features::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // The program has said itself what is wrong; its status is passed on.
+        Err(Error::Status { code, .. }) if code != 0 => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Every subset of features that a user may reasonably pick builds and passes its tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::process;
+use crate::workspace::{self, Member};
+
+/// The crates that have features, and whether their tests are run for each subset too.
+const CRATES: &[(&str, bool)] = &[("qformat", false), ("qkernels", true), ("qcalib", false)];
+
+/// Cases a property test draws here: the full number runs once, with all features, in the workspace's
+/// own tests.
+const PROPTEST_CASES: &str = "32";
+
+/// Build and test the feature subsets of the crates that have features.
+///
+/// For each crate: no feature, each alone, and all of them. `qkernels` also runs its tests for each
+/// subset, since its features decide which instructions are dispatched to.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask features               every crate
+  cargo xtask features qkernels      one crate
+  cargo xtask features --check-only  build, but run no tests")]
+pub(crate) struct Args {
+    /// The crates to try; all that have features if none is named.
+    crates: Vec<String>,
+    /// Build every subset, but run no tests.
+    #[arg(long)]
+    check_only: bool,
+}
+
+/// Builds and tests each subset of each crate.
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    for given in &args.crates {
+        if !CRATES.iter().any(|(name, _)| name == given) {
+            return Err(Error::Unknown {
+                kind: "crate with features",
+                given: given.clone(),
+                known: CRATES
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            });
+        }
+    }
+    let members = workspace::members()?;
+    for &(name, tested) in CRATES {
+        if !args.crates.is_empty() && !args.crates.iter().any(|given| given == name) {
+            continue;
+        }
+        let member = members
+            .iter()
+            .find(|member| member.name == name)
+            .ok_or_else(|| Error::Form {
+                origin: "cargo metadata".to_owned(),
+                expected: format!("crate `{name}` should be in the workspace"),
+            })?;
+        for subset in subsets(member) {
+            try_subset(name, &subset, tested && !args.check_only)?;
+        }
+    }
+    Ok(())
+}
+
+fn try_subset(name: &str, features: &str, tested: bool) -> Result<(), Error> {
+    let start = Instant::now();
+    let subset = [
+        "--package",
+        name,
+        "--no-default-features",
+        "--features",
+        features,
+    ];
+    // The library alone first: a test's dependencies would turn on what the library forgot to ask for.
+    let mut check = process::cargo(["clippy", "--quiet"]);
+    process::run(check.args(subset).args(["--", "--deny", "warnings"]))?;
+    if tested {
+        let mut test = process::cargo(["test", "--quiet", "--lib", "--tests"]);
+        process::run(test.args(subset).env("PROPTEST_CASES", PROPTEST_CASES))?;
+    }
+    let shown = if features.is_empty() {
+        "no feature"
+    } else {
+        features
+    };
+    let what = if tested {
+        "builds and passes its tests"
+    } else {
+        "builds"
+    };
+    println!(
+        "features: {name} with {shown} {what} ({:.0} s)",
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// No feature, each alone and all of them, as `--features` takes them. Two that turn on the same
+/// features are tried once.
+fn subsets(member: &Member) -> Vec<String> {
+    let names: Vec<&str> = member
+        .features
+        .keys()
+        .map(String::as_str)
+        .filter(|&name| name != "default")
+        .collect();
+    let mut wanted = vec![String::new()];
+    wanted.extend(names.iter().map(|&name| name.to_owned()));
+    wanted.push(names.join(","));
+    let mut seen = BTreeSet::new();
+    wanted.retain(|subset| seen.insert(closure(&member.features, subset)));
+    wanted
+}
+
+/// The features that a subset turns on, with those that these turn on in turn.
+fn closure(features: &BTreeMap<String, Vec<String>>, subset: &str) -> BTreeSet<String> {
+    let mut on = BTreeSet::new();
+    let mut open: Vec<&str> = subset.split(',').filter(|name| !name.is_empty()).collect();
+    while let Some(name) = open.pop() {
+        if let Some(enables) = features.get(name)
+            && on.insert(name.to_owned())
+        {
+            open.extend(enables.iter().map(String::as_str));
+        }
+    }
+    on
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(features: &[(&str, &[&str])]) -> Member {
+        Member {
+            name: "x".to_owned(),
+            folder: std::path::PathBuf::new(),
+            depends_on: Vec::new(),
+            features: features
+                .iter()
+                .map(|(name, enables)| {
+                    (
+                        (*name).to_owned(),
+                        enables.iter().map(|&e| e.to_owned()).collect(),
+                    )
+                })
+                .collect(),
+            roots: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn none_each_and_all() {
+        let member = member(&[
+            ("default", &["a"]),
+            ("a", &[]),
+            ("b", &["dep:b"]),
+            ("c", &["b"]),
+        ]);
+        assert_eq!(subsets(&member), ["", "a", "b", "c", "a,b,c"]);
+    }
+
+    #[test]
+    fn equal_subsets_are_tried_once() {
+        assert_eq!(
+            subsets(&member(&[("default", &["std"]), ("std", &["y/std"])])),
+            ["", "std"]
+        );
+        assert_eq!(subsets(&member(&[])), [""]);
+    }
+}

@@ -1,0 +1,119 @@
+//! Running programs: what is run is what is printed.
+
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
+
+use crate::error::Error;
+
+/// A command of cargo, the one that runs this chore, in the workspace's root.
+pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(crate::workspace::root());
+    command
+}
+
+/// A command as one would type it, with the environment that was set for it.
+pub(crate) fn shown(command: &Command) -> String {
+    let mut parts = Vec::new();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            parts.push(format!("{}={}", name.to_string_lossy(), quoted(value)));
+        }
+    }
+    let program = std::path::Path::new(command.get_program());
+    parts.push(match program.file_name() {
+        Some(name) if name == "cargo" => "cargo".to_owned(),
+        _ => quoted(command.get_program()),
+    });
+    parts.extend(command.get_args().map(quoted));
+    parts.join(" ")
+}
+
+fn quoted(text: &OsStr) -> String {
+    let text = text.to_string_lossy();
+    if text.is_empty() || text.contains([' ', '\'', '"', '$', ';']) {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    } else {
+        text.into_owned()
+    }
+}
+
+/// Runs a command with this process's input and output.
+pub(crate) fn run(command: &mut Command) -> Result<(), Error> {
+    let status = command
+        .status()
+        .map_err(|source| start_error(command, source))?;
+    if status.success() {
+        return Ok(());
+    }
+    let code = status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1);
+    Err(Error::Status {
+        command: shown(command),
+        code,
+    })
+}
+
+/// Runs a command and returns what it printed; its errors go to this process's stderr.
+pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|source| start_error(command, source))?;
+    if !output.status.success() {
+        let code = output
+            .status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(1);
+        return Err(Error::Status {
+            command: shown(command),
+            code,
+        });
+    }
+    String::from_utf8(output.stdout).map_err(|error| Error::Form {
+        origin: shown(command),
+        expected: format!("its output should be UTF-8, but {error}"),
+    })
+}
+
+fn start_error(command: &Command, source: std::io::Error) -> Error {
+    Error::Start {
+        program: command.get_program().to_string_lossy().into_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_one_would_type_it() {
+        let mut command = Command::new("/opt/bin/cargo");
+        command
+            .args(["doc", "a b", ""])
+            .env("RUSTDOCFLAGS", "-D warnings");
+        assert_eq!(
+            shown(&command),
+            "RUSTDOCFLAGS='-D warnings' cargo doc 'a b' ''"
+        );
+    }
+
+    #[test]
+    fn the_exit_status_is_kept() {
+        let error = run(Command::new("sh").args(["-c", "exit 7"])).unwrap_err();
+        assert!(matches!(error, Error::Status { code: 7, .. }), "{error}");
+    }
+
+    #[test]
+    fn output_of_a_failing_command_is_no_output() {
+        assert!(output(Command::new("sh").args(["-c", "echo text; exit 1"])).is_err());
+        assert_eq!(
+            output(Command::new("sh").args(["-c", "echo text"])).unwrap(),
+            "text\n"
+        );
+    }
+}
