@@ -1,1 +1,55 @@
-//! How quantized numbers are computed fast: conversions, quantization, integer dot products, GEMV and GEMM, one table of instruction sets.
+//! How quantized numbers are computed fast: conversions, quantization, integer dot products and
+//! matrix products, on one table of instruction sets.
+//!
+//! | operation | what it computes |
+//! |---|---|
+//! | [`gemm()`] | `(A − Z_a) · (B − Z_b)` of bytes in exact i32, then bias, scale, clamp, requantize |
+//! | [`dot()`] | one such sum |
+//! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
+//! | [`min_max`] | the finite range of a tensor, and what is not finite |
+//! | [`convert`] | f16 and bf16 to f32 and back |
+//!
+//! # The same bits everywhere
+//!
+//! Every operation gives the bits of the scalar reference (`qformat` holds it) on every tier, for
+//! every shape, alignment and thread count. [`Isa`] chooses the tier: [`Isa::detect`] takes the
+//! best that runs here, `QUAVER_ISA=avx2` caps it.
+//!
+//! # Features
+//!
+//! `std` (default): detection at run time and the environment variable; without it only what the
+//! compile target guarantees is used. `rayon` (default): [`Threads::Rayon`]. `avx2`, `avx512`
+//! (default): the tiers of these names. Features change speed, never results.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod arch;
+pub mod convert;
+mod dot;
+mod epilogue;
+mod error;
+mod gemm;
+mod isa;
+mod pack;
+mod parallel;
+mod quantize;
+mod reduce;
+mod requantize;
+mod view;
+mod workspace;
+mod zero_point;
+
+pub use dot::dot;
+pub use epilogue::{Epilogue, OutMut, OutParams, Scale};
+pub use error::KernelError;
+pub use gemm::{Lhs, gemm};
+pub use isa::Isa;
+pub use pack::{Layout, PackedB};
+pub use parallel::Threads;
+pub use quantize::{dequantize, quantize};
+pub use reduce::{MinMax, min_max};
+pub use requantize::requantize;
+pub use view::{MatMut, MatRef};
+pub use workspace::Workspace;
+pub use zero_point::{ZeroPoint, ZeroPoints};

@@ -1,0 +1,3 @@
+//! Microkernels, one file a tier, and nothing else.
+
+pub(crate) mod scalar;

@@ -1,0 +1,153 @@
+//! The one error type of the crate.
+
+use alloc::string::String;
+use qformat::DType;
+use thiserror::Error;
+
+/// What can be wrong with a call.
+///
+/// Every variant names the argument, what was given, and what is allowed. A call that returns an
+/// error has written nothing to its output.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A name that no instruction set tier has.
+    #[error("instruction set \"{given}\" is unknown: use one of {known}")]
+    UnknownIsa {
+        /// The name as given.
+        given: String,
+        /// The names of the whole table, lowest tier first.
+        known: &'static str,
+    },
+    /// A tier that exists but cannot run here.
+    #[error("instruction set {name} cannot run here: {reason}")]
+    IsaNotRunnable {
+        /// Name of the tier.
+        name: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A slice of the wrong length.
+    #[error("{what} has {given} elements, but {expected} are needed")]
+    Length {
+        /// Which argument.
+        what: &'static str,
+        /// Its length.
+        given: usize,
+        /// The length needed.
+        expected: usize,
+    },
+    /// A row stride that makes rows overlap.
+    #[error("row_stride {given} is shorter than the {cols} columns of a row")]
+    Stride {
+        /// The stride as given, in elements.
+        given: usize,
+        /// Columns of the matrix: the least stride.
+        cols: usize,
+    },
+    /// A matrix whose size does not fit the address space.
+    #[error("a matrix of {rows} rows with stride {row_stride} is larger than the address space")]
+    TooLarge {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Its row stride, in elements.
+        row_stride: usize,
+    },
+    /// A matrix whose shape does not fit the others.
+    #[error("{what} is {}x{}, but {}x{} is needed", given.0, given.1, expected.0, expected.1)]
+    Shape {
+        /// Which argument.
+        what: &'static str,
+        /// Rows and columns as given.
+        given: (usize, usize),
+        /// Rows and columns needed.
+        expected: (usize, usize),
+    },
+    /// A depth at which an exact sum could leave i32.
+    #[error(
+        "a sum of {depth} products of magnitude up to {product} can leave i32: at most {max} fit"
+    )]
+    Depth {
+        /// Number of products in a sum, as given.
+        depth: usize,
+        /// Largest magnitude of one product, zero points taken off.
+        product: u64,
+        /// Largest depth that is exact.
+        max: usize,
+    },
+    /// A bias so large that adding it to the accumulator could leave i32.
+    #[error("bias {given} is not allowed: |bias| may be at most {max} at this depth")]
+    Bias {
+        /// The bias as given.
+        given: i32,
+        /// Largest magnitude allowed.
+        max: i32,
+    },
+    /// Parameters of a quantized output that its type cannot hold.
+    #[error(
+        "output parameters zero_point {zero_point}, min {min}, max {max} are not allowed: \
+         all must be values of {dtype}, and min <= max"
+    )]
+    OutParams {
+        /// Zero point as given.
+        zero_point: i32,
+        /// Lowest output value as given.
+        min: i32,
+        /// Highest output value as given.
+        max: i32,
+        /// Element type of the output.
+        dtype: DType,
+    },
+    /// A clamp with a NaN end, or with its ends swapped.
+    #[error("clamp [{min}, {max}] is not allowed: neither end may be NaN, and min <= max")]
+    Clamp {
+        /// Lower end as given.
+        min: f32,
+        /// Upper end as given.
+        max: f32,
+    },
+    /// An epilogue step that the output type has no use for.
+    #[error("{step} is not possible with {output} output: {hint}")]
+    Epilogue {
+        /// The step asked for.
+        step: &'static str,
+        /// The output type.
+        output: DType,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// Quantization parameters of another element type than the slice.
+    #[error("quantization parameters are for {given}, but the elements are {expected}")]
+    Type {
+        /// Type of the parameters.
+        given: DType,
+        /// Type of the slice.
+        expected: DType,
+    },
+    /// Weights that were packed for another kernel.
+    #[error("the weights are packed for kernel {packed}, but kernel {asked} is to run")]
+    PackedFor {
+        /// Kernel that the weights are packed for.
+        packed: &'static str,
+        /// Kernel that was to run.
+        asked: &'static str,
+    },
+}
+
+/// `Ok` when a slice has the length that is needed.
+#[inline]
+pub(crate) fn check_len(
+    what: &'static str,
+    given: usize,
+    expected: usize,
+) -> Result<(), KernelError> {
+    if given == expected {
+        Ok(())
+    } else {
+        Err(KernelError::Length {
+            what,
+            given,
+            expected,
+        })
+    }
+}

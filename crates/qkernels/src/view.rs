@@ -1,0 +1,229 @@
+//! Row-major matrices with a row stride, checked once when they are made.
+
+use crate::KernelError;
+
+/// A matrix to read: element `(i, j)` is `data[i * row_stride + j]`.
+///
+/// ```
+/// use qkernels::MatRef;
+/// // The left two columns of a 2×3 matrix.
+/// let a = MatRef::with_stride(&[1u8, 2, 3, 4, 5, 6], 2, 2, 3)?;
+/// assert_eq!(a.row(1), Some(&[4u8, 5][..]));
+/// # Ok::<(), qkernels::KernelError>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct MatRef<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+/// A matrix to write: element `(i, j)` is `data[i * row_stride + j]`. What lies between the rows
+/// is never touched.
+#[derive(Debug)]
+pub struct MatMut<'a, T> {
+    data: &'a mut [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+/// Elements from the first to the last of a matrix, the gap after the last row left out.
+fn span(rows: usize, cols: usize, row_stride: usize) -> Result<usize, KernelError> {
+    if rows == 0 || cols == 0 {
+        return Ok(0);
+    }
+    if rows > 1 && row_stride < cols {
+        return Err(KernelError::Stride {
+            given: row_stride,
+            cols,
+        });
+    }
+    (rows - 1)
+        .checked_mul(row_stride)
+        .and_then(|n| n.checked_add(cols))
+        .ok_or(KernelError::TooLarge { rows, row_stride })
+}
+
+fn check(len: usize, rows: usize, cols: usize, row_stride: usize) -> Result<(), KernelError> {
+    let expected = span(rows, cols, row_stride)?;
+    if len < expected {
+        return Err(KernelError::Length {
+            what: "matrix data",
+            given: len,
+            expected,
+        });
+    }
+    Ok(())
+}
+
+impl<'a, T> MatRef<'a, T> {
+    /// A matrix without gaps between its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Length`] unless `data` holds at least `rows * cols` elements.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self, KernelError> {
+        Self::with_stride(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows start `row_stride` elements apart.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Stride`] when rows would overlap, [`KernelError::TooLarge`] when the size
+    /// overflows, [`KernelError::Length`] when `data` ends before the last element.
+    pub fn with_stride(
+        data: &'a [T],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Result<Self, KernelError> {
+        check(data.len(), rows, cols, row_stride)?;
+        Ok(MatRef {
+            data,
+            rows,
+            cols,
+            row_stride,
+        })
+    }
+
+    /// Number of rows.
+    #[must_use]
+    #[inline]
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[must_use]
+    #[inline]
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Distance between the starts of neighbouring rows, in elements.
+    #[must_use]
+    #[inline]
+    pub const fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// The elements of row `i`, or `None` outside the matrix.
+    #[must_use]
+    #[inline]
+    pub fn row(&self, i: usize) -> Option<&'a [T]> {
+        if i >= self.rows {
+            return None;
+        }
+        if self.cols == 0 {
+            return Some(&[]);
+        }
+        let start = i * self.row_stride;
+        self.data.get(start..start + self.cols)
+    }
+
+    /// The whole slice behind the matrix, gaps and what follows included.
+    #[inline]
+    pub(crate) const fn data(&self) -> &'a [T] {
+        self.data
+    }
+}
+
+impl<'a, T> MatMut<'a, T> {
+    /// A matrix without gaps between its rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`MatRef::new`].
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self, KernelError> {
+        Self::with_stride(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows start `row_stride` elements apart.
+    ///
+    /// # Errors
+    ///
+    /// As [`MatRef::with_stride`].
+    pub fn with_stride(
+        data: &'a mut [T],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Result<Self, KernelError> {
+        check(data.len(), rows, cols, row_stride)?;
+        Ok(MatMut {
+            data,
+            rows,
+            cols,
+            row_stride,
+        })
+    }
+
+    /// Number of rows.
+    #[must_use]
+    #[inline]
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[must_use]
+    #[inline]
+    pub const fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Distance between the starts of neighbouring rows, in elements.
+    #[must_use]
+    #[inline]
+    pub const fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// The elements of row `i`, or `None` outside the matrix.
+    #[must_use]
+    #[inline]
+    pub fn row_mut(&mut self, i: usize) -> Option<&mut [T]> {
+        if i >= self.rows {
+            return None;
+        }
+        if self.cols == 0 {
+            return Some(&mut []);
+        }
+        let start = i * self.row_stride;
+        self.data.get_mut(start..start + self.cols)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked_and_the_last_gap_is_not_needed() {
+        let data = [0u8; 10];
+        assert!(MatRef::with_stride(&data, 3, 2, 4).is_ok());
+        assert!(MatRef::with_stride(&data, 3, 3, 4).is_err());
+        assert_eq!(
+            MatRef::with_stride(&data, 2, 3, 2).unwrap_err(),
+            KernelError::Stride { given: 2, cols: 3 }
+        );
+        assert!(matches!(
+            MatRef::with_stride(&data, usize::MAX, 2, usize::MAX).unwrap_err(),
+            KernelError::TooLarge { .. }
+        ));
+        assert!(matches!(
+            MatRef::new(&data, 4, 3).unwrap_err(),
+            KernelError::Length { .. }
+        ));
+    }
+
+    #[test]
+    fn empty_matrices_need_no_data_and_one_row_needs_no_stride() {
+        assert!(MatRef::<u8>::new(&[], 0, 7).is_ok());
+        assert_eq!(MatRef::<u8>::new(&[], 7, 0).unwrap().row(6), Some(&[][..]));
+        assert!(MatRef::with_stride(&[1u8, 2], 1, 2, 0).is_ok());
+    }
+}
