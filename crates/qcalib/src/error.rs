@@ -1,0 +1,120 @@
+//! The one error type of the crate.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use qformat::{FormatError, Granularity};
+use thiserror::Error;
+
+use crate::{NonFinite, ObserverKind};
+
+/// What can go wrong while ranges are observed, merged, stored or chosen.
+///
+/// Every variant names the argument, what was given, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum CalibError {
+    /// A description that `qformat` rejects: a bad axis, a floating-point target, and so on.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A slice whose length is not that of its shape.
+    #[error("{argument} has {given} elements, but shape {shape:?} has {expected}")]
+    Length {
+        /// The argument with the wrong length.
+        argument: &'static str,
+        /// Its length.
+        given: usize,
+        /// The length that the shape asks for.
+        expected: usize,
+        /// The shape.
+        shape: Vec<usize>,
+    },
+    /// A batch with another number of channels than the batches before it.
+    #[error(
+        "the batch has {given} channels on axis {axis}, but the batches before it had {expected}"
+    )]
+    Channels {
+        /// The axis of the channels.
+        axis: usize,
+        /// Channels of this batch.
+        given: usize,
+        /// Channels of every batch before it.
+        expected: usize,
+    },
+    /// A batch with non-finite values under [`Policy::Error`](crate::Policy::Error). Nothing of
+    /// the batch was recorded.
+    #[error(
+        "the batch holds {count} non-finite values, the first ({kind}) at element {index}: only \
+         finite values are allowed under the policy \"error\""
+    )]
+    NonFinite {
+        /// How many values are not finite.
+        count: u64,
+        /// Row-major index of the first.
+        index: usize,
+        /// What the first one is.
+        kind: NonFinite,
+    },
+    /// A range was asked for, but no finite value was seen.
+    #[error("no finite value was observed for group {group}: at least one is needed for a range")]
+    NoData {
+        /// The channel, or 0 per tensor.
+        group: usize,
+    },
+    /// A granularity that observers do not record.
+    #[error("granularity {given} cannot be observed: use per-tensor or per-channel")]
+    Granularity {
+        /// The granularity as given.
+        given: Granularity,
+    },
+    /// Two things that must agree and do not: observers to merge, or a request and an observer.
+    #[error("{what} differs: {given} given, {expected} expected")]
+    Mismatch {
+        /// What differs.
+        what: &'static str,
+        /// What was given.
+        given: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A method that needs more than the observer recorded.
+    #[error("{estimator} needs the record of a {needs} observer")]
+    Needs {
+        /// The estimator.
+        estimator: &'static str,
+        /// The observer that records what it reads.
+        needs: ObserverKind,
+    },
+    /// A count that would pass `u64::MAX`. Nothing was recorded.
+    #[error("the number of values observed would exceed {}", u64::MAX)]
+    CountOverflow,
+    /// A numeric setting outside its domain.
+    #[error("{argument} {given} is not allowed: it must be {allowed}")]
+    Setting {
+        /// The setting.
+        argument: &'static str,
+        /// Its value.
+        given: f64,
+        /// The domain.
+        allowed: &'static str,
+    },
+    /// A name that no method, policy or observer has.
+    #[error("{what} \"{given}\" is unknown: use one of {allowed}")]
+    Name {
+        /// What was being named.
+        what: &'static str,
+        /// The name as given.
+        given: String,
+        /// The names that exist.
+        allowed: &'static str,
+    },
+    /// Stored state that no observer can have.
+    #[error("the stored state is not valid: {field} of group {group} {reason}")]
+    State {
+        /// The field at fault.
+        field: &'static str,
+        /// The channel, or 0 per tensor.
+        group: usize,
+        /// Why it is impossible.
+        reason: &'static str,
+    },
+}

@@ -1,0 +1,378 @@
+//! What all observers share: groups, policy, checks, merging, state. An observer adds only what
+//! it accumulates.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::fmt;
+use qformat::Granularity;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::extent::{Extent, ExtentWire};
+use crate::layout::{Layout, check_granularity};
+use crate::observer::sealed::Sealed;
+use crate::state::{ObserverState, RecordWire};
+use crate::summary::{Summary, summarize};
+use crate::{CalibError, NonFinite, Observer, ObserverKind, Policy, Record};
+
+/// A run of values of one group.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'a> {
+    pub(crate) batch: u64,
+    pub(crate) values: &'a [f32],
+    pub(crate) summary: &'a Summary,
+}
+
+/// What one observer keeps of one group beside its [`Extent`].
+///
+/// Whatever it keeps must be a function of the multiset of `(batch, value)` pairs added, so that
+/// merging is exact.
+pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
+    /// The line of the table of observers.
+    const KIND: ObserverKind;
+    /// What the user chooses; the same for all groups.
+    type Settings: Copy
+        + PartialEq
+        + fmt::Debug
+        + Default
+        + Send
+        + Sync
+        + Serialize
+        + DeserializeOwned;
+    /// The form in which it is stored.
+    type Wire: fmt::Debug + Clone + Serialize + DeserializeOwned;
+
+    /// Checks settings that come from outside.
+    fn check_settings(settings: &Self::Settings) -> Result<(), CalibError>;
+    /// Adds values; `extent` already includes them. `scratch` is room to work in.
+    fn add(
+        &mut self,
+        settings: &Self::Settings,
+        extent: &Extent,
+        piece: Piece<'_>,
+        scratch: &mut Vec<u32>,
+    );
+    /// Adds what another one holds; `extent` already includes it.
+    fn merge(&mut self, settings: &Self::Settings, extent: &Extent, other: &Self);
+    /// Shows estimators what is here.
+    fn show<'a>(&'a self, record: &mut Record<'a>);
+    /// The form in which it is stored.
+    fn to_wire(&self) -> Self::Wire;
+    /// The way back; refuses what [`add`](Self::add) and [`merge`](Self::merge) cannot make.
+    fn from_wire(
+        settings: &Self::Settings,
+        extent: &Extent,
+        group: usize,
+        wire: Self::Wire,
+    ) -> Result<Self, CalibError>;
+    /// The line of the table of stored records.
+    fn record_wire(wire: GroupsWire<Self>) -> RecordWire;
+}
+
+#[derive(Debug, Clone, Default)]
+struct Group<A> {
+    extent: Extent,
+    more: A,
+}
+
+/// An [`Observer`] that keeps an [`Extent`] and an accumulator for every group.
+///
+/// Use it by the names of the observers, such as
+/// [`HistogramObserver`](crate::observers::HistogramObserver).
+#[derive(Debug, Clone)]
+pub struct Grouped<A: Accumulator> {
+    granularity: Granularity,
+    policy: Policy,
+    settings: A::Settings,
+    groups: Vec<Group<A>>,
+    gathered: Vec<f32>,
+    scratch: Vec<u32>,
+}
+
+impl<A: Accumulator> Grouped<A> {
+    /// An observer with default settings that has seen nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CalibError::Granularity`] for per-block granularity.
+    pub fn new(granularity: Granularity, policy: Policy) -> Result<Self, CalibError> {
+        Self::with_settings(granularity, policy, A::Settings::default())
+    }
+
+    pub(crate) fn with_settings(
+        granularity: Granularity,
+        policy: Policy,
+        settings: A::Settings,
+    ) -> Result<Self, CalibError> {
+        check_granularity(granularity)?;
+        A::check_settings(&settings)?;
+        let (groups, gathered, scratch) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Grouped {
+            granularity,
+            policy,
+            settings,
+            groups,
+            gathered,
+            scratch,
+        })
+    }
+
+    /// What the user chose.
+    pub(crate) fn settings(&self) -> &A::Settings {
+        &self.settings
+    }
+
+    /// Everything that must hold before the first value is recorded.
+    fn check_batch(&self, x: &[f32], shape: &[usize]) -> Result<Layout, CalibError> {
+        let layout = Layout::new(self.granularity, x, shape)?;
+        if x.is_empty() {
+            return Ok(layout);
+        }
+        let (given, expected) = (layout.groups(), self.groups.len());
+        if expected != 0 && given != expected {
+            let axis = match self.granularity {
+                Granularity::PerChannel { axis } => axis,
+                _ => 0,
+            };
+            return Err(CalibError::Channels {
+                axis,
+                given,
+                expected,
+            });
+        }
+        if self.policy == Policy::Error {
+            check_finite(x)?;
+        }
+        let share = (x.len() / given.max(1)) as u64;
+        self.groups
+            .iter()
+            .try_for_each(|g| g.extent.check_room(share))?;
+        Ok(layout)
+    }
+
+    fn check_mergeable(&self, other: &Self) -> Result<(), CalibError> {
+        let differs = |what, given: &dyn fmt::Display, expected: &dyn fmt::Display| {
+            Err(CalibError::Mismatch {
+                what,
+                given: given.to_string(),
+                expected: expected.to_string(),
+            })
+        };
+        if self.granularity != other.granularity {
+            return differs("granularity", &other.granularity, &self.granularity);
+        }
+        if self.policy != other.policy {
+            return differs("policy", &other.policy, &self.policy);
+        }
+        if self.settings != other.settings {
+            let show = |s: &A::Settings| format!("{s:?}");
+            return differs("settings", &show(&other.settings), &show(&self.settings));
+        }
+        let (given, expected) = (other.groups.len(), self.groups.len());
+        if given != 0 && expected != 0 && given != expected {
+            return differs("number of channels", &given, &expected);
+        }
+        self.groups
+            .iter()
+            .zip(&other.groups)
+            .try_for_each(|(a, b)| a.extent.check_room(b.extent.seen()))
+    }
+
+    /// Restores an observer, checking everything.
+    pub(crate) fn from_wire(
+        granularity: Granularity,
+        policy: Policy,
+        wire: GroupsWire<A>,
+    ) -> Result<Self, CalibError> {
+        let mut observer = Self::with_settings(granularity, policy, wire.settings)?;
+        if granularity == Granularity::PerTensor && wire.groups.len() > 1 {
+            let reason = "is one too many: a tensor has one group";
+            return Err(CalibError::State {
+                field: "groups",
+                group: 1,
+                reason,
+            });
+        }
+        for (group, w) in wire.groups.into_iter().enumerate() {
+            let extent = w.extent.check(group)?;
+            let bad = |field, reason| {
+                Err(CalibError::State {
+                    field,
+                    group,
+                    reason,
+                })
+            };
+            if extent.seen() == 0 {
+                return bad("finite", "and the other counts are all zero");
+            }
+            if policy == Policy::Error && extent.seen() != extent.finite() {
+                return bad(
+                    "nan",
+                    "or an infinity was counted, though the policy refuses them",
+                );
+            }
+            let more = A::from_wire(&observer.settings, &extent, group, w.more)?;
+            observer.groups.push(Group { extent, more });
+        }
+        Ok(observer)
+    }
+}
+
+/// Names the first value that is not finite.
+fn check_finite(x: &[f32]) -> Result<(), CalibError> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let special = |v: &f32| v.to_bits() & EXPONENT == EXPONENT;
+    // Whole chunks without an exit inside, which vectorises.
+    if x.chunks(4096)
+        .all(|c| !c.iter().fold(false, |any, v| any | special(v)))
+    {
+        return Ok(());
+    }
+    let count = x.iter().filter(|v| special(v)).count() as u64;
+    match x
+        .iter()
+        .enumerate()
+        .find_map(|(i, &v)| NonFinite::of(v).map(|k| (i, k)))
+    {
+        Some((index, kind)) => Err(CalibError::NonFinite { count, index, kind }),
+        None => Ok(()),
+    }
+}
+
+impl<A: Accumulator> Sealed for Grouped<A> {}
+
+impl<A: Accumulator> Observer for Grouped<A> {
+    fn kind(&self) -> ObserverKind {
+        A::KIND
+    }
+
+    fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn observe(&mut self, batch_index: u64, x: &[f32], shape: &[usize]) -> Result<(), CalibError> {
+        let layout = self.check_batch(x, shape)?;
+        if x.is_empty() {
+            return Ok(());
+        }
+        if self.groups.is_empty() {
+            self.groups.resize_with(layout.groups(), Group::default);
+        }
+        let Grouped {
+            settings,
+            groups,
+            gathered,
+            scratch,
+            ..
+        } = self;
+        layout.for_each_piece(x, gathered, |group, values| {
+            let Group { extent, more } = &mut groups[group];
+            let summary = summarize(values);
+            extent.add(&summary);
+            let piece = Piece {
+                batch: batch_index,
+                values,
+                summary: &summary,
+            };
+            more.add(settings, extent, piece, scratch);
+        });
+        Ok(())
+    }
+
+    fn merge(&mut self, other: &dyn Observer) -> Result<(), CalibError> {
+        let Some(other) = (other as &dyn Any).downcast_ref::<Self>() else {
+            return Err(CalibError::Mismatch {
+                what: "observer",
+                given: other.kind().to_string(),
+                expected: A::KIND.to_string(),
+            });
+        };
+        self.check_mergeable(other)?;
+        if self.groups.is_empty() {
+            self.groups.clone_from(&other.groups);
+            return Ok(());
+        }
+        for (a, b) in self.groups.iter_mut().zip(&other.groups) {
+            a.extent.merge(&b.extent);
+            a.more.merge(&self.settings, &a.extent, &b.more);
+        }
+        Ok(())
+    }
+
+    fn record(&self, group: usize) -> Option<Record<'_>> {
+        let Group { extent, more } = self.groups.get(group)?;
+        let policy = self.policy;
+        let mut record = Record {
+            group,
+            policy,
+            extent,
+            batches: None,
+            histogram: None,
+        };
+        more.show(&mut record);
+        Some(record)
+    }
+
+    fn to_per_tensor(&self) -> Result<Box<dyn Observer>, CalibError> {
+        let mut whole = Self::with_settings(Granularity::PerTensor, self.policy, self.settings)?;
+        let mut groups = self.groups.iter();
+        if let Some(first) = groups.next() {
+            let mut sum = first.clone();
+            for g in groups {
+                sum.extent.check_room(g.extent.seen())?;
+                sum.extent.merge(&g.extent);
+                sum.more.merge(&self.settings, &sum.extent, &g.more);
+            }
+            whole.groups.push(sum);
+        }
+        Ok(Box::new(whole))
+    }
+
+    fn clone_box(&self) -> Box<dyn Observer> {
+        Box::new(self.clone())
+    }
+
+    fn state(&self) -> ObserverState {
+        ObserverState::new(
+            self.granularity,
+            self.policy,
+            A::record_wire(GroupsWire {
+                settings: self.settings,
+                groups: self
+                    .groups
+                    .iter()
+                    .map(|g| GroupWire {
+                        extent: ExtentWire::new(&g.extent),
+                        more: g.more.to_wire(),
+                    })
+                    .collect(),
+            }),
+        )
+    }
+}
+
+/// The groups of an observer as they are stored.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, bound = "")]
+pub struct GroupsWire<A: Accumulator> {
+    settings: A::Settings,
+    groups: Vec<GroupWire<A>>,
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, bound = "")]
+struct GroupWire<A: Accumulator> {
+    extent: ExtentWire,
+    more: A::Wire,
+}

@@ -1,0 +1,139 @@
+//! The methods by name: the table that joins an observer to an estimator.
+
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
+use qformat::Granularity;
+
+use crate::estimators::{MinMax, MovingAverage};
+use crate::{CalibError, Estimator, Observer, ObserverKind, Policy};
+
+/// How the range of a tensor is found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Method {
+    /// Lowest and highest value: [`MinMax`].
+    MinMax,
+    /// Moving average of the batches' ends: [`MovingAverage`].
+    MovingAverage,
+}
+
+/// One line of the table of methods.
+struct Facts {
+    name: &'static str,
+    about: &'static str,
+    observer: ObserverKind,
+    estimator: fn(Method) -> Result<Box<dyn Estimator>, CalibError>,
+}
+
+impl Method {
+    /// Every method, with default settings.
+    pub const ALL: [Method; 2] = [Method::MinMax, Method::MovingAverage];
+
+    /// The table.
+    const fn facts(self) -> Facts {
+        match self {
+            Method::MinMax => Facts {
+                name: "minmax",
+                about: "covers every value seen; one outlier sets the step",
+                observer: ObserverKind::MinMax,
+                estimator: |_| Ok(Box::new(MinMax)),
+            },
+            Method::MovingAverage => Facts {
+                name: "moving-average",
+                about: "averages the ends of the batches, so that a rare outlier weighs little",
+                observer: ObserverKind::MovingAverage,
+                estimator: |_| Ok(Box::new(MovingAverage::default())),
+            },
+        }
+    }
+
+    /// The name without settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// What it does, in one sentence.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        self.facts().about
+    }
+
+    /// The cheapest observer that records what the method reads.
+    #[must_use]
+    pub const fn observer_kind(self) -> ObserverKind {
+        self.facts().observer
+    }
+
+    /// Whether an observer of this kind records what the method reads. Every observer knows the
+    /// ends, so each serves [`Method::MinMax`].
+    #[must_use]
+    pub fn served_by(self, kind: ObserverKind) -> bool {
+        let needs = self.observer_kind();
+        needs == ObserverKind::MinMax || needs == kind
+    }
+
+    /// The fewest kinds of observers that serve all of `methods`, the cheapest first.
+    ///
+    /// ```
+    /// use qcalib::{Method, ObserverKind};
+    /// let kinds = Method::observers_for(&Method::ALL);
+    /// assert!(!kinds.contains(&ObserverKind::MinMax)); // the others know the ends, too
+    /// assert!(Method::ALL.iter().all(|m| kinds.iter().any(|&k| m.served_by(k))));
+    /// ```
+    #[must_use]
+    pub fn observers_for(methods: &[Method]) -> Vec<ObserverKind> {
+        let needed = |k: &ObserverKind| methods.iter().any(|m| m.observer_kind() == *k);
+        let mut kinds: Vec<_> = ObserverKind::ALL.into_iter().filter(needed).collect();
+        if kinds.len() > 1 {
+            kinds.retain(|&k| k != ObserverKind::MinMax);
+        }
+        kinds
+    }
+
+    /// A new observer for the method.
+    ///
+    /// # Errors
+    ///
+    /// [`CalibError::Granularity`] for per-block granularity.
+    pub fn observer(
+        self,
+        granularity: Granularity,
+        policy: Policy,
+    ) -> Result<Box<dyn Observer>, CalibError> {
+        self.observer_kind().observer(granularity, policy)
+    }
+
+    /// The estimator of the method.
+    ///
+    /// # Errors
+    ///
+    /// [`CalibError::Setting`] for a setting outside its domain.
+    pub fn estimator(self) -> Result<Box<dyn Estimator>, CalibError> {
+        (self.facts().estimator)(self)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = CalibError;
+
+    fn from_str(s: &str) -> Result<Self, CalibError> {
+        Method::ALL
+            .into_iter()
+            .find(|m| m.name() == s)
+            .ok_or_else(|| CalibError::Name {
+                what: "method",
+                given: s.to_string(),
+                allowed: "minmax, moving-average",
+            })
+    }
+}
