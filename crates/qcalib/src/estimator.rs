@@ -56,15 +56,6 @@ impl Target {
         self.range
     }
 
-    /// Integers of one side of zero and zero itself under the symmetric scheme, all of them under
-    /// the affine one: the levels among which the entropy method divides a histogram.
-    pub(crate) fn levels(self) -> u64 {
-        match self.scheme {
-            Scheme::Affine => u64::from(self.range.steps()) + 1,
-            Scheme::Symmetric => u64::from(self.range.steps() / 2) + 1,
-        }
-    }
-
     /// The parameters that cover a range.
     pub(crate) fn params(self, r: ValueRange) -> Result<QParams, FormatError> {
         QParams::from_range(r.min, r.max, self.dtype, self.scheme)

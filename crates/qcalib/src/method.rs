@@ -1,13 +1,14 @@
 //! The methods by name: the table that joins an observer to an estimator.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 use qformat::Granularity;
 
-use crate::estimators::{MinMax, MovingAverage};
+use crate::estimators::{MinMax, MovingAverage, Percentile};
 use crate::{CalibError, Estimator, Observer, ObserverKind, Policy};
 
 /// How the range of a tensor is found.
@@ -18,6 +19,8 @@ pub enum Method {
     MinMax,
     /// Moving average of the batches' ends: [`MovingAverage`].
     MovingAverage,
+    /// All values but a share; the number is the percentage that is kept: [`Percentile`].
+    Percentile(f64),
 }
 
 /// One line of the table of methods.
@@ -30,7 +33,11 @@ struct Facts {
 
 impl Method {
     /// Every method, with default settings.
-    pub const ALL: [Method; 2] = [Method::MinMax, Method::MovingAverage];
+    pub const ALL: [Method; 3] = [
+        Method::MinMax,
+        Method::MovingAverage,
+        Method::Percentile(Percentile::DEFAULT_PERCENT),
+    ];
 
     /// The table.
     const fn facts(self) -> Facts {
@@ -46,6 +53,12 @@ impl Method {
                 about: "averages the ends of the batches, so that a rare outlier weighs little",
                 observer: ObserverKind::MovingAverage,
                 estimator: |_| Ok(Box::new(MovingAverage::default())),
+            },
+            Method::Percentile(_) => Facts {
+                name: "percentile",
+                about: "leaves out a small share of the values at the ends",
+                observer: ObserverKind::Histogram,
+                estimator: |m| Ok(Box::new(Percentile::new(m.percent())?)),
             },
         }
     }
@@ -107,6 +120,14 @@ impl Method {
         self.observer_kind().observer(granularity, policy)
     }
 
+    /// The setting of the percentile method, or its default.
+    const fn percent(self) -> f64 {
+        match self {
+            Method::Percentile(p) => p,
+            _ => Percentile::DEFAULT_PERCENT,
+        }
+    }
+
     /// The estimator of the method.
     ///
     /// # Errors
@@ -118,22 +139,83 @@ impl Method {
 }
 
 impl fmt::Display for Method {
+    /// The name, with the setting where it has one: `entropy`, `percentile=99.9`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        match self {
+            Method::Percentile(p) => f.pad(&format!("{}={p}", self.name())),
+            _ => f.pad(self.name()),
+        }
     }
 }
 
 impl FromStr for Method {
     type Err = CalibError;
 
+    /// Reads a name, with a setting where the method has one: `minmax`, `percentile=99.9`.
     fn from_str(s: &str) -> Result<Self, CalibError> {
-        Method::ALL
+        let unknown = || CalibError::Name {
+            what: "method",
+            given: s.to_string(),
+            allowed: "minmax, moving-average, percentile, percentile=99.9",
+        };
+        let (name, setting) = match s.split_once('=') {
+            Some((name, setting)) => (name, Some(setting)),
+            None => (s, None),
+        };
+        let method = Method::ALL
             .into_iter()
-            .find(|m| m.name() == s)
-            .ok_or_else(|| CalibError::Name {
-                what: "method",
-                given: s.to_string(),
-                allowed: "minmax, moving-average",
-            })
+            .find(|m| m.name() == name)
+            .ok_or_else(unknown)?;
+        match (method, setting) {
+            (_, None) => Ok(method),
+            (Method::Percentile(_), Some(p)) => {
+                let p = p.parse().map_err(|_| unknown())?;
+                Percentile::new(p)?;
+                Ok(Method::Percentile(p))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_with_their_settings() {
+        for m in Method::ALL.into_iter().chain([Method::Percentile(99.9)]) {
+            assert_eq!(m.to_string().parse(), Ok(m));
+            assert_eq!(m.name().parse::<Method>().unwrap().name(), m.name());
+            assert!(m.estimator().is_ok());
+            assert!(m.served_by(m.observer_kind()));
+        }
+        assert_eq!("percentile".parse(), Ok(Method::Percentile(99.999)));
+        for bad in [
+            "",
+            "percentile=",
+            "percentile=x",
+            "minmax=1",
+            "kl",
+            "=",
+            "minmax ",
+        ] {
+            assert!(
+                matches!(bad.parse::<Method>(), Err(CalibError::Name { .. })),
+                "{bad}"
+            );
+        }
+        for bad in [
+            "percentile=0",
+            "percentile=101",
+            "percentile=NaN",
+            "percentile=inf",
+        ] {
+            assert!(
+                matches!(bad.parse::<Method>(), Err(CalibError::Setting { .. })),
+                "{bad}"
+            );
+        }
+        assert!(Method::Percentile(f64::NAN).estimator().is_err());
     }
 }
