@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: hands over to the program that measures, built in release.
 
 use std::ffi::OsString;
+use std::process::Command;
 
 use crate::error::Error;
 use crate::{process, workspace};
@@ -27,5 +28,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         .arg(manifest)
         .arg("--")
         .args(&args.rest);
+    if let Some(commit) = commit() {
+        command.env("QUAVER_COMMIT", commit);
+    }
     process::run(&mut command)
+}
+
+/// The commit that is measured, marked where the work tree differs; none outside a repository.
+fn commit() -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"])
+        .current_dir(workspace::root());
+    let output = git.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

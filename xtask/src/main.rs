@@ -31,7 +31,7 @@ use crate::error::Error;
     after_help = "\
 Examples:
   cargo xtask ci                         everything that must hold before a merge
-  cargo xtask ci --list                  its steps, with their commands
+  cargo xtask ci --list                  its steps, with what each is for
   cargo xtask ci --from tidy             go on at a step
   cargo xtask tidy                       only the architecture's invariants
   cargo xtask features qkernels          the feature subsets of one crate
