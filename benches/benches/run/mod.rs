@@ -1,0 +1,35 @@
+//! Hands the jobs of an operation to criterion: one group a cell, one line a tier.
+
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use qkernels::Isa;
+use quaver_benches::machine::{Machine, Team};
+use quaver_benches::measure::Work;
+use quaver_benches::ops::{Field, Job};
+
+/// Times every job on every tier that runs here, on one thread.
+pub(crate) fn all(criterion: &mut Criterion, jobs: Vec<Job>) {
+    let field = Field {
+        isas: Isa::available().collect(),
+        teams: vec![Arc::new(Team::new(1).expect("one thread needs no pool"))],
+        machine: Machine::detect(),
+    };
+    for job in jobs {
+        let mut group = criterion.benchmark_group(&job.label);
+        match (job.build)(&field) {
+            Ok(mut cell) => {
+                group.throughput(match cell.work {
+                    Work::Ops(ops) => Throughput::Elements(ops as u64),
+                    Work::Bytes(bytes) => Throughput::Bytes(bytes as u64),
+                });
+                for contender in &mut cell.contenders {
+                    let name = BenchmarkId::from_parameter(contender.isa);
+                    group.bench_function(name, |bencher| bencher.iter(|| (contender.call)()));
+                }
+            }
+            Err(error) => panic!("{}: {error}", job.label),
+        }
+        group.finish();
+    }
+}

@@ -1,0 +1,77 @@
+//! What can go wrong in a bench.
+
+use std::path::PathBuf;
+
+/// Why a bench stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// A name or list on the command line cannot be used.
+    #[error("{argument}: `{given}` is not allowed: {allowed}")]
+    Argument {
+        /// The option.
+        argument: &'static str,
+        /// The part that was not understood.
+        given: String,
+        /// What would be.
+        allowed: String,
+    },
+    /// A kernel refused its arguments.
+    #[error("{op} {shape} on {isa}: {source}")]
+    Kernel {
+        /// The operation.
+        op: &'static str,
+        /// The shape or size.
+        shape: String,
+        /// The tier.
+        isa: &'static str,
+        /// What the kernel said.
+        source: qkernels::KernelError,
+    },
+    /// A result differs from the scalar reference: a time for it would mean nothing.
+    #[error("{op} {shape} on {isa}: element {index} is {found}, the scalar reference {expected}")]
+    WrongAnswer {
+        /// The operation.
+        op: &'static str,
+        /// The shape or size.
+        shape: String,
+        /// The tier.
+        isa: &'static str,
+        /// The first element that differs.
+        index: usize,
+        /// What was computed.
+        found: String,
+        /// What the reference computes.
+        expected: String,
+    },
+    /// Threads could not be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the pool said.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold records of a bench.
+    #[error("{path}: holds no records of a bench: {source}", path = path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// Where reading failed.
+        source: serde_json::Error,
+    },
+    /// Nothing was measured, which is never what was asked for.
+    #[error("nothing was measured: {reason}")]
+    NothingMeasured {
+        /// Why not.
+        reason: String,
+    },
+}

@@ -1,0 +1,157 @@
+//! The processor, its caches, and threads to run on.
+
+use std::path::Path;
+
+use crate::BenchError;
+
+/// What a result depends on beside the code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The processor's name, with family and model where the name alone says too little.
+    pub cpu: String,
+    /// First-level data cache of one core, in bytes.
+    pub l1d: usize,
+    /// Second-level cache of one core, in bytes.
+    pub l2: usize,
+    /// Third-level cache, shared, in bytes.
+    pub l3: usize,
+}
+
+impl Machine {
+    /// Asks the system (Linux); what it does not tell gets a usual value.
+    #[must_use]
+    pub fn detect() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cache =
+            |level, kind| cache_size(Path::new("/sys/devices/system/cpu/cpu0/cache"), level, kind);
+        let l2 = cache(2, "Unified").unwrap_or(1 << 20);
+        Self {
+            cpu: cpu_name(&cpuinfo),
+            l1d: cache(1, "Data").unwrap_or(32 << 10),
+            l2,
+            l3: cache(3, "Unified").unwrap_or(l2.max(8 << 20)),
+        }
+    }
+}
+
+fn cpu_name(cpuinfo: &str) -> String {
+    let field = |name: &str| {
+        cpuinfo
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(key, _)| key.trim() == name)
+            .map(|(_, value)| value.trim())
+    };
+    let name = field("model name").unwrap_or(std::env::consts::ARCH);
+    match (field("cpu family"), field("model")) {
+        (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
+        _ => name.to_owned(),
+    }
+}
+
+fn cache_size(folder: &Path, level: u32, kind: &str) -> Option<usize> {
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).ok();
+        let matches = read("level").is_some_and(|text| text.trim() == level.to_string())
+            && read("type").is_some_and(|text| text.trim() == kind);
+        if matches {
+            let size = read("size")?;
+            let size = size.trim();
+            return match size.strip_suffix('K') {
+                Some(kib) => Some(kib.parse::<usize>().ok()? << 10),
+                None => size.parse().ok(),
+            };
+        }
+    }
+    None
+}
+
+/// So many threads, started once: a pool of the caller, as an engine would hand one to the kernels.
+#[derive(Debug)]
+pub struct Team {
+    threads: usize,
+    /// None for one thread: work then runs where it is called.
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl Team {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::Threads`] when the system has no more threads to give.
+    pub fn new(threads: usize) -> Result<Self, BenchError> {
+        let pool = if threads > 1 {
+            let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            Some(built.map_err(|source| BenchError::Threads { threads, source })?)
+        } else {
+            None
+        };
+        Ok(Self { threads, pool })
+    }
+
+    /// How many threads there are.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// What the kernels are told: whether they may use the pool they run in.
+    #[must_use]
+    pub fn policy(&self) -> qkernels::Threads {
+        if self.pool.is_some() {
+            qkernels::Threads::Rayon
+        } else {
+            qkernels::Threads::Single
+        }
+    }
+
+    /// Runs `work` inside the pool: what it splits is split among the team.
+    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
+    /// Runs `work` on every thread of the team at once, with the thread's index.
+    pub fn each(&self, work: impl Fn(usize) + Sync) {
+        match &self.pool {
+            Some(pool) => {
+                pool.broadcast(|context| work(context.index()));
+            }
+            None => work(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_processor_is_named() {
+        let text = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: Some CPU\n";
+        assert_eq!(cpu_name(text), "Some CPU (family 25, model 17)");
+        assert_eq!(cpu_name(""), std::env::consts::ARCH);
+        let machine = Machine::detect();
+        assert!(
+            machine.l1d <= machine.l2 && machine.l2 <= machine.l3,
+            "{machine:?}"
+        );
+    }
+
+    #[test]
+    fn every_thread_of_a_team_works() {
+        for threads in [1, 2, 3] {
+            let team = Team::new(threads).unwrap();
+            let sum = AtomicUsize::new(0);
+            team.each(|index| {
+                sum.fetch_add(index + 1, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), threads * (threads + 1) / 2);
+            assert_eq!(team.run(|| 7), 7);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! `cargo xtask bench`: the kernels beside the machine's measured limits, as a table and as JSON.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use qkernels::Isa;
+use quaver_benches::machine::{Machine, Team};
+use quaver_benches::measure::{self, Plan};
+use quaver_benches::ops::gemm::{Left, Output, Wanted, Weights};
+use quaver_benches::ops::{self, Field, Job};
+use quaver_benches::record::Record;
+use quaver_benches::{BenchError, baseline, record, shapes, sizes, table};
+
+/// Times kernels and models beside the machine's limits, measured in the same run.
+///
+/// Everything in a cell (each tier of instructions, each number of threads, each limit) takes its
+/// turn in every round; the table shows medians, and the interquartile range as spread. Answers are
+/// compared with the scalar tier's before anything is timed.
+///
+/// Weights are packed ahead, as an engine does when it loads a model. GOP/s count multiplications
+/// and additions, GB/s bytes read and written.
+#[derive(Parser)]
+#[command(
+    name = "bench",
+    bin_name = "cargo xtask bench",
+    version,
+    after_help = after_help()
+)]
+struct Args {
+    /// What to time; all if none is named.
+    #[arg(value_enum)]
+    ops: Vec<Op>,
+    /// Tiers of instructions: `all` that run here, or names with commas between. Default: the best
+    /// here, capped by `QUAVER_ISA`.
+    #[arg(long, value_name = "all|NAME,…")]
+    isa: Option<String>,
+    /// Numbers of threads.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
+    threads: Vec<usize>,
+    /// Shapes of matrix products: names of lists, or `MxKxN`. Default: table.
+    #[arg(long, value_name = "NAME|MxKxN,…")]
+    shapes: Option<String>,
+    /// Types of matrix products, left by right.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TYPES,…",
+        value_delimiter = ',',
+        default_value = "u8i8,i8i8"
+    )]
+    types: Vec<Types>,
+    /// What becomes of the sums: kept, or zero points, bias and scales applied and stored as u8 or
+    /// f32.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TYPE,…",
+        value_delimiter = ',',
+        default_value = "i32"
+    )]
+    out: Vec<OutType>,
+    /// Where the weights are: in cache if they fit, or rotated through more memory than the caches.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHERE,…",
+        value_delimiter = ',',
+        default_value = "hot"
+    )]
+    weights: Vec<Where>,
+    /// Amounts of data for elementwise work, read and written together: levels of memory, or bytes.
+    #[arg(long, value_name = "LEVEL|BYTES,…", default_value = "l2,mem")]
+    sizes: String,
+    /// Write the records as JSON to FILE.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keep this run as a baseline in FILE.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Name what became slower than in the baseline FILE; exit with 3 if anything did.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// A few short rounds: shows that everything runs, not how fast.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Op {
+    /// Integer matrix products.
+    Gemm,
+    /// f16 and bf16 to f32 and back.
+    Convert,
+    /// Quantize, dequantize, requantize, and the range of a tensor.
+    Quantize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Types {
+    /// u8 activations by i8 weights.
+    U8i8,
+    /// i8 activations by i8 weights.
+    I8i8,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OutType {
+    /// The sums as they are.
+    I32,
+    /// Requantized.
+    U8,
+    /// Dequantized, with a `ReLU`.
+    F32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Where {
+    /// As the call before left them.
+    Hot,
+    /// In memory.
+    Cold,
+}
+
+fn after_help() -> String {
+    let list = |items: &[(&str, &str)]| {
+        items
+            .iter()
+            .map(|(name, about)| format!("  {name:<10} {about}\n"))
+            .collect::<String>()
+    };
+    let shapes: Vec<_> = shapes::LISTS
+        .iter()
+        .map(|list| (list.name, list.about))
+        .collect();
+    format!(
+        "\
+Lists of shapes:
+{shapes}
+Levels of memory:
+{levels}
+Tiers of instructions: {tiers} (here: {here})
+
+Examples:
+  cargo xtask bench gemm                                     the usual shapes on the best tier
+  cargo xtask bench gemm --isa all --threads 1,2             every tier, one thread and two
+  cargo xtask bench gemm --shapes bert-base --out i32,u8     what requantizing costs
+  cargo xtask bench gemm --shapes 1x4096x4096 --weights hot,cold
+  cargo xtask bench convert quantize --sizes 64KiB,mem
+  cargo xtask bench --save before.json                       keep a baseline …
+  cargo xtask bench --compare before.json                    … and name what became slower",
+        shapes = list(&shapes),
+        levels = list(sizes::LEVELS),
+        tiers = Isa::known().join(", "),
+        here = Isa::available()
+            .map(Isa::name)
+            .collect::<Vec<_>>()
+            .join(", "),
+    )
+}
+
+/// The exit status when something became slower than the baseline.
+const SLOWER: u8 = 3;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<ExitCode, BenchError> {
+    let machine = Machine::detect();
+    // Whatever cannot be read is said before an hour of measuring, not after it.
+    let before = args.compare.as_deref().map(record::read).transpose()?;
+    let jobs = jobs(args, &machine)?;
+    let field = Field {
+        isas: isas(args)?,
+        teams: teams(args)?,
+        machine,
+    };
+    println!("{}", field.machine.cpu);
+    println!(
+        "tiers here: {}",
+        Isa::available()
+            .map(Isa::name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    for missing in Isa::known() {
+        if let Err(reason) = Isa::from_name(missing) {
+            println!("not measured: {reason}");
+        }
+    }
+
+    let records = measure_all(
+        jobs,
+        &field,
+        if args.quick { Plan::QUICK } else { Plan::FULL },
+    )?;
+    println!("{}", table::of_records(&records));
+    for path in args.json.iter().chain(&args.save) {
+        record::write(path, &records)?;
+    }
+    let Some(before) = before else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let comparison = baseline::compare(&before, &records);
+    let slower = comparison.slower();
+    if comparison
+        .changes
+        .iter()
+        .any(|change| change.verdict != baseline::Verdict::Even)
+    {
+        println!("{}", table::of_changes(&comparison.changes));
+    }
+    println!(
+        "{slower} of {} rows became slower; {} are not in the baseline",
+        comparison.changes.len(),
+        comparison.new
+    );
+    if comparison.by_share > 0 {
+        println!("the baseline is of another processor: shares of the limit were compared");
+    }
+    Ok(if slower > 0 {
+        ExitCode::from(SLOWER)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn measure_all(jobs: Vec<Job>, field: &Field, plan: Plan) -> Result<Vec<Record>, BenchError> {
+    // On stderr, and only where that is a terminal.
+    let bar = ProgressBar::new(jobs.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    let commit = std::env::var("QUAVER_COMMIT").ok();
+    let mut records = Vec::new();
+    for job in jobs {
+        bar.set_message(job.label.clone());
+        let mut cell = (job.build)(field)?;
+        let outcomes = measure::measure(&mut cell, plan);
+        for (contender, outcome) in cell.contenders.iter().zip(&outcomes) {
+            let record = Record::new(&cell, contender, outcome, &field.machine, commit.as_deref());
+            records.push(record);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if records.is_empty() {
+        return Err(BenchError::NothingMeasured {
+            reason: "no shape or size was asked for".into(),
+        });
+    }
+    Ok(records)
+}
+
+fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
+    let wants = |op| args.ops.is_empty() || args.ops.contains(&op);
+    let mut jobs = Vec::new();
+    if wants(Op::Gemm) {
+        jobs.extend(ops::gemm::jobs(&Wanted {
+            shapes: shapes::parse(args.shapes.as_deref().unwrap_or("table"))?,
+            lefts: args
+                .types
+                .iter()
+                .map(|types| match types {
+                    Types::U8i8 => Left::U8,
+                    Types::I8i8 => Left::I8,
+                })
+                .collect(),
+            outputs: args
+                .out
+                .iter()
+                .map(|out| match out {
+                    OutType::I32 => Output::I32,
+                    OutType::U8 => Output::U8,
+                    OutType::F32 => Output::F32,
+                })
+                .collect(),
+            weights: args
+                .weights
+                .iter()
+                .map(|weights| match weights {
+                    Where::Hot => Weights::Hot,
+                    Where::Cold => Weights::Cold,
+                })
+                .collect(),
+        }));
+    } else if let Some(shapes) = &args.shapes {
+        return Err(BenchError::Argument {
+            argument: "--shapes",
+            given: shapes.clone(),
+            allowed: "only gemm has shapes; elementwise work has --sizes".to_owned(),
+        });
+    }
+    let sizes = sizes::parse(&args.sizes, machine)?;
+    if wants(Op::Convert) {
+        jobs.extend(ops::convert::jobs(&sizes));
+    }
+    if wants(Op::Quantize) {
+        jobs.extend(ops::quantize::jobs(&sizes));
+    }
+    Ok(jobs)
+}
+
+fn isas(args: &Args) -> Result<Vec<Isa>, BenchError> {
+    match args.isa.as_deref() {
+        None => Ok(vec![Isa::detect()]),
+        Some("all") => Ok(Isa::available().collect()),
+        Some(names) => names
+            .split(',')
+            .map(|name| {
+                Isa::from_name(name.trim()).map_err(|error| BenchError::Argument {
+                    argument: "--isa",
+                    given: name.to_owned(),
+                    allowed: error.to_string(),
+                })
+            })
+            .collect(),
+    }
+}
+
+fn teams(args: &Args) -> Result<Vec<Arc<Team>>, BenchError> {
+    let most = std::thread::available_parallelism().map_or(1, usize::from);
+    args.threads
+        .iter()
+        .map(|&threads| {
+            if (1..=most).contains(&threads) {
+                Team::new(threads).map(Arc::new)
+            } else {
+                Err(BenchError::Argument {
+                    argument: "--threads",
+                    given: threads.to_string(),
+                    allowed: format!("from 1 to {most}, the processors here"),
+                })
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,157 @@
+//! What elementwise operations have in common: data in, data out, memory as the limit.
+
+use std::fmt::Debug;
+use std::hint::black_box;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use qkernels::{Isa, KernelError};
+
+use super::{Field, Job, check_answers};
+use crate::BenchError;
+use crate::limit::{Demand, Kind};
+use crate::measure::{Cell, Contender, Work};
+use crate::sizes::Size;
+
+/// A kernel on a tier, from a slice of `T` to a slice of `U`.
+type Kernel<T, U> = fn(Isa, &[T], &mut [U]) -> Result<(), KernelError>;
+
+/// An operation from a slice of `T` to a slice of `U`.
+pub(super) struct Line<T, U> {
+    /// The operation.
+    pub(super) op: &'static str,
+    /// The element types, in and out.
+    pub(super) types: &'static str,
+    /// What it reads: so many elements.
+    pub(super) input: fn(usize) -> Vec<T>,
+    /// What it writes.
+    pub(super) writes: Writes,
+    /// The kernel.
+    pub(super) kernel: Kernel<T, U>,
+}
+
+/// How much an operation writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// An element for each that it reads.
+    Each,
+    /// One value for all.
+    One,
+}
+
+impl Writes {
+    fn count(self, read: usize) -> usize {
+        match self {
+            Writes::Each => read,
+            Writes::One => 1,
+        }
+    }
+}
+
+/// Elements that are compared with the scalar tier's: no multiple of any vector's length, and many
+/// enough to meet every part of a loop.
+const CHECKED: usize = 100_003;
+
+/// The least that several threads move from one start to the next.
+const LEAST_BYTES_A_START: usize = 8 << 20;
+
+/// A job for each size.
+pub(super) fn jobs<T, U>(line: Line<T, U>, sizes: &[Size]) -> Vec<Job>
+where
+    T: Clone + Send + 'static,
+    U: Clone + Default + PartialEq + Debug + Send + 'static,
+{
+    let line = Arc::new(line);
+    sizes
+        .iter()
+        .map(|size| {
+            let (line, size) = (Arc::clone(&line), size.clone());
+            Job {
+                label: format!("{} {} {}", line.op, line.types, size.name),
+                build: Box::new(move |field| cell(&line, &size, field)),
+            }
+        })
+        .collect()
+}
+
+fn cell<T, U>(line: &Line<T, U>, size: &Size, field: &Field) -> Result<Cell, BenchError>
+where
+    T: Clone + Send + 'static,
+    U: Clone + Default + PartialEq + Debug + Send + 'static,
+{
+    let (op, kernel, writes) = (line.op, line.kernel, line.writes);
+    let (bytes_each, kind): (usize, fn(usize) -> Kind) = match writes {
+        Writes::Each => (size_of::<T>() + size_of::<U>(), Kind::Copy),
+        Writes::One => (size_of::<T>(), Kind::Read),
+    };
+    let len = size.bytes / bytes_each;
+    let input = (line.input)(len.max(CHECKED));
+    let answer = |isa: Isa| {
+        let mut out = vec![U::default(); writes.count(CHECKED)];
+        match kernel(isa, &input[..CHECKED], &mut out) {
+            Ok(()) => Ok(out),
+            Err(source) => Err(BenchError::Kernel {
+                op,
+                shape: size.name.clone(),
+                isa: isa.name(),
+                source,
+            }),
+        }
+    };
+    let expected = answer(Isa::SCALAR)?;
+    let mut contenders = Vec::new();
+    for &isa in &field.isas {
+        check_answers(op, &size.name, isa, &answer(isa)?, &expected)?;
+        for team in &field.teams {
+            // The kernels leave splitting to the caller: here each thread has a share of its own.
+            let share = len.div_ceil(team.threads());
+            let shares: Vec<Mutex<(Vec<T>, Vec<U>)>> = (0..team.threads())
+                .map(|_| {
+                    Mutex::new((
+                        input[..share].to_vec(),
+                        vec![U::default(); writes.count(share)],
+                    ))
+                })
+                .collect();
+            let bytes = (share * team.threads() * bytes_each).max(1);
+            // A pool takes microseconds to start its threads, as long as small work itself.
+            let repeats = if team.threads() == 1 {
+                1
+            } else {
+                LEAST_BYTES_A_START.div_ceil(bytes)
+            };
+            let members = Arc::clone(team);
+            contenders.push(Contender {
+                library: "quaver",
+                isa: isa.name(),
+                team: Arc::clone(team),
+                demands: vec![Demand {
+                    kind: kind(bytes),
+                    amount: bytes as f64,
+                }],
+                repeats,
+                call: Box::new(move || {
+                    members.each(|index| {
+                        let mut share =
+                            shares[index].lock().unwrap_or_else(PoisonError::into_inner);
+                        let (input, out) = &mut *share;
+                        for _ in 0..repeats {
+                            let done = kernel(isa, black_box(input), out);
+                            debug_assert!(done.is_ok(), "the same call has succeeded before");
+                            let _ = black_box(done);
+                            black_box(&mut *out);
+                        }
+                    });
+                }),
+            });
+        }
+    }
+    Ok(Cell {
+        op,
+        types: line.types.to_owned(),
+        shape: (1, 1, len),
+        batch: 1,
+        data: size.name.clone(),
+        work: Work::Bytes((len * bytes_each) as f64),
+        contenders,
+    })
+}

@@ -1,0 +1,147 @@
+//! Quantize, dequantize, requantize, and the range of a tensor.
+
+use qformat::{DType, QParams, QuantElement, Scheme};
+use qkernels::{Isa, KernelError, MinMax, dequantize, min_max, quantize, requantize};
+
+use super::Job;
+use super::elementwise::{Line, Writes, jobs as lines};
+use crate::data::Source;
+use crate::sizes::Size;
+
+/// A job for each operation and size.
+#[must_use]
+pub fn jobs(sizes: &[Size]) -> Vec<Job> {
+    let writes = Writes::Each;
+    let floats = |len| Source::new(4).f32s(len);
+    let sums = |len| Source::new(5).sums(len);
+    let u8s = |len| Source::new(6).u8s(len);
+    let i8s = |len| Source::new(7).i8s(len);
+    let op = "quantize";
+    let mut jobs = Vec::new();
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "f32→u8",
+            input: floats,
+            writes,
+            kernel: to::<u8>,
+        },
+        sizes,
+    ));
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "f32→i8",
+            input: floats,
+            writes,
+            kernel: to::<i8>,
+        },
+        sizes,
+    ));
+    let op = "dequantize";
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "u8→f32",
+            input: u8s,
+            writes,
+            kernel: from::<u8>,
+        },
+        sizes,
+    ));
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "i8→f32",
+            input: i8s,
+            writes,
+            kernel: from::<i8>,
+        },
+        sizes,
+    ));
+    let op = "requantize";
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "i32→u8",
+            input: sums,
+            writes,
+            kernel: again::<u8>,
+        },
+        sizes,
+    ));
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "i32→i8",
+            input: sums,
+            writes,
+            kernel: again::<i8>,
+        },
+        sizes,
+    ));
+    let (op, writes) = ("min_max", Writes::One);
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "f32",
+            input: floats,
+            writes,
+            kernel: range,
+        },
+        sizes,
+    ));
+    jobs
+}
+
+/// A scale that is no power of two, so that rounding happens, and a zero point off the middle.
+fn params<T: QuantElement>() -> QParams {
+    let zero_point = if T::DTYPE == DType::U8 { 121 } else { -7 };
+    QParams::new(0.031, zero_point, T::DTYPE, Scheme::Affine)
+        .expect("a positive scale and a zero point inside u8 and i8")
+}
+
+fn to<T: QuantElement>(isa: Isa, x: &[f32], out: &mut [T]) -> Result<(), KernelError> {
+    quantize(isa, x, &params::<T>(), out)
+}
+
+fn from<T: QuantElement>(isa: Isa, q: &[T], out: &mut [f32]) -> Result<(), KernelError> {
+    dequantize(isa, q, &params::<T>(), out)
+}
+
+fn again<T: QuantElement>(isa: Isa, acc: &[i32], out: &mut [T]) -> Result<(), KernelError> {
+    // Sums reach about ±2^20: most of them stay inside the type's range.
+    requantize(isa, acc, 1.1e-4, &params::<T>(), out)
+}
+
+fn range(isa: Isa, x: &[f32], out: &mut [MinMax]) -> Result<(), KernelError> {
+    out.fill(min_max(isa, x));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_runs_and_is_right() {
+        let sizes = [64, 9001].map(|bytes| Size {
+            name: bytes.to_string(),
+            bytes,
+        });
+        let jobs = jobs(&sizes);
+        assert_eq!(jobs.len(), 14);
+        crate::ops::tests::run_all(jobs);
+    }
+
+    #[test]
+    fn most_values_are_inside_the_range() {
+        let x = Source::new(4).f32s(10_000);
+        let mut q = vec![0_u8; x.len()];
+        let at_an_end = |q: &[u8]| q.iter().filter(|&&q| q == 0 || q == 255).count();
+        to(Isa::SCALAR, &x, &mut q).unwrap();
+        assert!(at_an_end(&q) < 100);
+        again(Isa::SCALAR, &Source::new(5).sums(10_000), &mut q).unwrap();
+        assert!(at_an_end(&q) < 1_000);
+    }
+}

@@ -1,0 +1,214 @@
+//! A result as a line of JSON, for machines and for later comparison.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::BenchError;
+use crate::machine::Machine;
+use crate::measure::{Cell, Contender, Outcome, Work};
+
+/// One result. Two results with the same [`Key`] measure the same thing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What was measured.
+    #[serde(flatten)]
+    pub key: Key,
+    /// Multiplications and additions, in 10^9 a second; none for work counted in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gops: Option<f64>,
+    /// Bytes read and written, in 10^9 a second; none for work counted in operations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gbps: Option<f64>,
+    /// The machine's limit for this work in the same unit, measured in the same rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<f64>,
+    /// What the limit is set by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by: Option<String>,
+    /// The median time of a call, in nanoseconds.
+    pub median_ns: f64,
+    /// The interquartile range as a share of the median; none for a single sample.
+    pub spread: Option<f64>,
+    /// The processor.
+    pub cpu: String,
+    /// The commit that was measured, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
+/// What a result is a result of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The operation.
+    pub op: String,
+    /// The element types, in and out.
+    pub types: String,
+    /// Rows of A; 1 for elementwise work.
+    pub m: usize,
+    /// The summed dimension; 1 for elementwise work.
+    pub k: usize,
+    /// Columns of B, or the number of elements.
+    pub n: usize,
+    /// Products in one call.
+    pub batch: usize,
+    /// Where the data lies: `hot` or `cold` weights, or a level of memory.
+    pub data: String,
+    /// The tier of instructions.
+    pub isa: String,
+    /// The number of threads.
+    pub threads: usize,
+    /// Whose code it is.
+    pub library: String,
+}
+
+impl Record {
+    /// The record of one contender's outcome.
+    #[must_use]
+    pub fn new(
+        cell: &Cell,
+        contender: &Contender,
+        outcome: &Outcome,
+        machine: &Machine,
+        commit: Option<&str>,
+    ) -> Self {
+        let (m, k, n) = cell.shape;
+        let rate = |seconds: f64| cell.work.amount() / seconds / 1e9;
+        let own = rate(outcome.timing.median);
+        let (gops, gbps) = match cell.work {
+            Work::Ops(_) => (Some(own), None),
+            Work::Bytes(_) => (None, Some(own)),
+        };
+        Self {
+            key: Key {
+                op: cell.op.to_owned(),
+                types: cell.types.clone(),
+                m,
+                k,
+                n,
+                batch: cell.batch,
+                data: cell.data.clone(),
+                isa: contender.isa.to_owned(),
+                threads: contender.team.threads(),
+                library: contender.library.to_owned(),
+            },
+            gops,
+            gbps,
+            limit: outcome.limit.as_ref().map(|(seconds, _)| rate(*seconds)),
+            limited_by: outcome.limit.as_ref().map(|(_, kind)| kind.clone()),
+            median_ns: outcome.timing.median * 1e9,
+            spread: outcome.timing.spread,
+            cpu: machine.cpu.clone(),
+            commit: commit.map(str::to_owned),
+        }
+    }
+
+    /// The rate, in GOP/s or GB/s.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.gops.or(self.gbps).unwrap_or(0.0)
+    }
+
+    /// The rate as a share of the limit.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        self.limit.map(|limit| self.rate() / limit)
+    }
+}
+
+/// Writes records as a JSON list, whole or not at all.
+///
+/// # Errors
+///
+/// [`BenchError::File`] when the file or its folder cannot be written.
+pub fn write(path: &Path, records: &[Record]) -> Result<(), BenchError> {
+    let failed = |source| BenchError::File {
+        path: path.to_path_buf(),
+        source,
+    };
+    let text = serde_json::to_string_pretty(records).map_err(|source| BenchError::Records {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    // Beside the file first, then in its place: a run that is stopped leaves an old file whole.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    std::fs::write(&beside, text + "\n").map_err(failed)?;
+    std::fs::rename(&beside, path).map_err(failed)
+}
+
+/// Reads what [`write()`] wrote.
+///
+/// # Errors
+///
+/// [`BenchError::File`] when the file cannot be read, [`BenchError::Records`] when it holds
+/// something else.
+pub fn read(path: &Path) -> Result<Vec<Record>, BenchError> {
+    let text = std::fs::read_to_string(path).map_err(|source| BenchError::File {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| BenchError::Records {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record(isa: &str, gops: f64) -> Record {
+        Record {
+            key: Key {
+                op: "gemm".to_owned(),
+                types: "u8·i8→i32".to_owned(),
+                m: 1,
+                k: 2,
+                n: 3,
+                batch: 1,
+                data: "hot".to_owned(),
+                isa: isa.to_owned(),
+                threads: 1,
+                library: "quaver".to_owned(),
+            },
+            gops: Some(gops),
+            gbps: None,
+            limit: Some(100.0),
+            limited_by: Some("read".to_owned()),
+            median_ns: 12.0 / gops,
+            spread: Some(0.01),
+            cpu: "test".to_owned(),
+            commit: None,
+        }
+    }
+
+    #[test]
+    fn records_read_back() {
+        let folder = std::env::temp_dir().join(format!("quaver-records-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("a.json");
+        let records = [record("scalar", 2.0), record("avx2", 50.0)];
+        write(&path, &records).unwrap();
+        assert_eq!(read(&path).unwrap(), records);
+        std::fs::write(&path, "[{\"op\": 3}]").unwrap();
+        assert!(matches!(read(&path), Err(BenchError::Records { .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(read(&path), Err(BenchError::File { .. })));
+        assert!(matches!(
+            write(&path, &records),
+            Err(BenchError::File { .. })
+        ));
+    }
+
+    #[test]
+    fn a_record_is_flat() {
+        let value = serde_json::to_value(record("avx2", 50.0)).unwrap();
+        for field in [
+            "op", "types", "m", "k", "n", "batch", "isa", "threads", "library", "gops",
+        ] {
+            assert!(value.get(field).is_some(), "{field}");
+        }
+        assert!(value.get("gbps").is_none());
+    }
+}

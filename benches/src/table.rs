@@ -1,0 +1,195 @@
+//! Results as a table to read.
+
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
+
+use crate::baseline::{Change, Verdict};
+use crate::record::Record;
+
+/// A spread beyond which a row is marked: its rate is not to be quoted.
+const UNSTEADY: f64 = 0.1;
+
+/// A line above, below the header and at the end; none between rows.
+const STYLE: TableStyle = TableStyle::new()
+    .top_border(LineStyle::none().fill('─').junction('─'))
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
+
+/// A table of results, one row each.
+#[must_use]
+pub fn of_records(records: &[Record]) -> Table {
+    let mut table = empty(&[
+        "op", "types", "shape", "data", "isa", "threads", "library", "rate", "limit", "of limit",
+        "median", "spread",
+    ]);
+    for record in records {
+        let key = &record.key;
+        let unit = unit(record);
+        let share = record.share().map_or_else(
+            || Cell::new("–"),
+            |share| {
+                let cell = Cell::new(format!("{:.1} %", share * 100.0));
+                if share >= 0.9 {
+                    cell.fg(Color::Green)
+                } else {
+                    cell
+                }
+            },
+        );
+        let limit = match (record.limit, &record.limited_by) {
+            (Some(limit), Some(by)) => format!("{} ({by})", number(limit)),
+            (Some(limit), None) => number(limit),
+            _ => "–".to_owned(),
+        };
+        let spread = match record.spread {
+            Some(spread) if spread > UNSTEADY => {
+                Cell::new(format!("{:.1} % !", spread * 100.0)).fg(Color::Yellow)
+            }
+            Some(spread) => Cell::new(format!("{:.1} %", spread * 100.0)),
+            None => Cell::new("one run"),
+        };
+        table.add_row(vec![
+            Cell::new(&key.op),
+            Cell::new(&key.types),
+            Cell::new(shape(record)),
+            Cell::new(&key.data),
+            Cell::new(&key.isa),
+            Cell::new(key.threads),
+            Cell::new(&key.library),
+            Cell::new(format!("{} {unit}", number(record.rate()))),
+            Cell::new(limit),
+            share,
+            Cell::new(duration(record.median_ns)),
+            spread,
+        ]);
+    }
+    right_align(&mut table, &[5, 7, 8, 9, 10, 11]);
+    table
+}
+
+/// A table of what changed against a baseline: only rows that became slower or faster.
+#[must_use]
+pub fn of_changes(changes: &[Change]) -> Table {
+    let mut table = empty(&[
+        "op", "types", "shape", "data", "isa", "threads", "library", "before", "now", "ratio", "",
+    ]);
+    for change in changes {
+        let (word, colour) = match change.verdict {
+            Verdict::Slower => ("slower", Color::Red),
+            Verdict::Faster => ("faster", Color::Green),
+            Verdict::Even => continue,
+        };
+        let key = &change.now.key;
+        let unit = unit(&change.now);
+        table.add_row(vec![
+            Cell::new(&key.op),
+            Cell::new(&key.types),
+            Cell::new(shape(&change.now)),
+            Cell::new(&key.data),
+            Cell::new(&key.isa),
+            Cell::new(key.threads),
+            Cell::new(&key.library),
+            Cell::new(format!("{} {unit}", number(change.before.rate()))),
+            Cell::new(format!("{} {unit}", number(change.now.rate()))),
+            Cell::new(format!("{:.3}", change.ratio)),
+            Cell::new(word).fg(colour),
+        ]);
+    }
+    right_align(&mut table, &[5, 7, 8, 9]);
+    table
+}
+
+fn empty(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(STYLE)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.iter().copied());
+    table
+}
+
+fn right_align(table: &mut Table, columns: &[usize]) {
+    for &index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn unit(record: &Record) -> &'static str {
+    if record.gops.is_some() {
+        "GOP/s"
+    } else {
+        "GB/s"
+    }
+}
+
+fn shape(record: &Record) -> String {
+    let key = &record.key;
+    let one = if key.m == 1 && key.k == 1 && record.gbps.is_some() {
+        key.n.to_string()
+    } else {
+        format!("{}x{}x{}", key.m, key.k, key.n)
+    };
+    if key.batch == 1 {
+        one
+    } else {
+        format!("{}·{one}", key.batch)
+    }
+}
+
+/// Three digits that count.
+fn number(value: f64) -> String {
+    let decimals = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.decimals$}")
+}
+
+fn duration(nanoseconds: f64) -> String {
+    let (value, unit) = match nanoseconds {
+        n if n < 1e3 => (n, "ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    format!("{} {unit}", number(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        assert_eq!(number(1234.5), "1234");
+        assert_eq!(number(12.34), "12.3");
+        assert_eq!(number(1.234), "1.23");
+        assert_eq!(duration(1500.0), "1.50 µs");
+        assert_eq!(duration(2.5e9), "2.50 s");
+    }
+
+    #[test]
+    fn a_row_shows_rate_limit_and_share() {
+        let mut one = record("avx2", 50.0);
+        one.spread = None;
+        let mut shaky = record("avx2", 25.0);
+        shaky.spread = Some(0.5);
+        let text = of_records(&[one, shaky]).to_string();
+        for part in [
+            "50.0 GOP/s",
+            "100 (read)",
+            "50.0 %",
+            "one run",
+            "1x2x3",
+            "50.0 % !",
+            "25.0 %",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+}
