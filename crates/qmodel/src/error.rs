@@ -190,6 +190,15 @@ pub enum ModelError {
         #[source]
         source: qformat::FormatError,
     },
+    /// A kernel that refuses its arguments: a sum that could leave 32 bits, for one.
+    #[error("{node}: {source}")]
+    Kernel {
+        /// The node.
+        node: String,
+        /// What the kernel says.
+        #[source]
+        source: qkernels::KernelError,
+    },
     /// An input name that the graph does not have.
     #[error("input \"{given}\" does not exist: the model's inputs are {allowed}")]
     WrongInputName {
@@ -233,18 +242,68 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// An operand that a node does not take.
+    /// An operand that a node does not take; the node is named by [`at`](Self::at).
     pub(crate) fn operand(
-        node: &str,
         operand: impl Into<String>,
         given: impl Into<String>,
         allowed: impl Into<String>,
     ) -> ModelError {
         ModelError::Operand {
-            node: node.to_owned(),
+            node: String::new(),
             operand: operand.into(),
             given: given.into(),
             allowed: allowed.into(),
+        }
+    }
+
+    /// An operand of a type that a node does not take; the node is named by [`at`](Self::at).
+    pub(crate) fn operand_type(
+        operand: impl Into<String>,
+        given: ElementType,
+        allowed: impl Into<String>,
+    ) -> ModelError {
+        ModelError::OperandType {
+            node: String::new(),
+            operand: operand.into(),
+            given,
+            allowed: allowed.into(),
+        }
+    }
+
+    /// The same error with the node named, where it is not yet.
+    pub(crate) fn at(mut self, label: &str) -> ModelError {
+        match &mut self {
+            ModelError::Attribute { node, .. }
+            | ModelError::Arity { node, .. }
+            | ModelError::OperandType { node, .. }
+            | ModelError::Operand { node, .. }
+            | ModelError::Kernel { node, .. }
+            | ModelError::Quantization { node, .. }
+                if node.is_empty() =>
+            {
+                label.clone_into(node);
+            }
+            ModelError::TooLarge { value, .. } if value.is_empty() => label.clone_into(value),
+            _ => {}
+        }
+        self
+    }
+}
+
+impl From<qformat::FormatError> for ModelError {
+    fn from(source: qformat::FormatError) -> ModelError {
+        ModelError::Quantization {
+            node: String::new(),
+            source,
+        }
+    }
+}
+
+impl From<qkernels::KernelError> for ModelError {
+    fn from(source: qkernels::KernelError) -> ModelError {
+        ModelError::Kernel {
+            node: String::new(),
+            source,
         }
     }
 }

@@ -93,6 +93,12 @@ macro_rules! element_types {
                 fn slice_mut(data: &mut TensorData) -> Option<&mut Vec<$ty>> {
                     match data { TensorData::$variant(v) => Some(v), _ => None }
                 }
+                fn capacity(data: &TensorData) -> Option<usize> {
+                    match data { TensorData::$variant(v) => Some(v.capacity()), _ => None }
+                }
+                fn into_vec(data: TensorData) -> Option<Vec<$ty>> {
+                    match data { TensorData::$variant(v) => Some(v), _ => None }
+                }
                 fn wrap(v: Vec<$ty>) -> TensorData {
                     TensorData::$variant(v)
                 }
@@ -177,6 +183,10 @@ pub trait TensorElement:
     fn slice(data: &TensorData) -> Option<&[Self]>;
     /// The elements of `data` for writing, if they are of this type.
     fn slice_mut(data: &mut TensorData) -> Option<&mut Vec<Self>>;
+    /// How many elements fit into the buffer of `data`, if it is of this type.
+    fn capacity(data: &TensorData) -> Option<usize>;
+    /// The elements of `data` by value, if they are of this type.
+    fn into_vec(data: TensorData) -> Option<Vec<Self>>;
     /// Data from elements.
     fn wrap(v: Vec<Self>) -> TensorData;
 }
@@ -307,6 +317,15 @@ impl Tensor {
     #[must_use]
     pub fn as_mut_slice<T: TensorElement>(&mut self) -> Option<&mut [T]> {
         T::slice_mut(&mut self.data).map(Vec::as_mut_slice)
+    }
+
+    /// A tensor of the same shape around data of the same length.
+    pub(crate) fn with_data(&self, data: TensorData) -> Tensor {
+        debug_assert_eq!(data.len(), self.len());
+        Tensor {
+            shape: self.shape.clone(),
+            data,
+        }
     }
 
     /// The same elements in another shape.
