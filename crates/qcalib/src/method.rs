@@ -8,7 +8,7 @@ use core::fmt;
 use core::str::FromStr;
 use qformat::Granularity;
 
-use crate::estimators::{MinMax, MovingAverage, Percentile};
+use crate::estimators::{Entropy, MinMax, MovingAverage, Mse, Percentile};
 use crate::{CalibError, Estimator, Observer, ObserverKind, Policy};
 
 /// How the range of a tensor is found.
@@ -19,6 +19,10 @@ pub enum Method {
     MinMax,
     /// Moving average of the batches' ends: [`MovingAverage`].
     MovingAverage,
+    /// Least Kullback-Leibler divergence: [`Entropy`].
+    Entropy,
+    /// Least squared error: [`Mse`].
+    Mse,
     /// All values but a share; the number is the percentage that is kept: [`Percentile`].
     Percentile(f64),
 }
@@ -33,9 +37,11 @@ struct Facts {
 
 impl Method {
     /// Every method, with default settings.
-    pub const ALL: [Method; 3] = [
+    pub const ALL: [Method; 5] = [
         Method::MinMax,
         Method::MovingAverage,
+        Method::Entropy,
+        Method::Mse,
         Method::Percentile(Percentile::DEFAULT_PERCENT),
     ];
 
@@ -53,6 +59,18 @@ impl Method {
                 about: "averages the ends of the batches, so that a rare outlier weighs little",
                 observer: ObserverKind::MovingAverage,
                 estimator: |_| Ok(Box::new(MovingAverage::default())),
+            },
+            Method::Entropy => Facts {
+                name: "entropy",
+                about: "loses least of the distribution's information (Kullback-Leibler)",
+                observer: ObserverKind::Histogram,
+                estimator: |_| Ok(Box::new(Entropy)),
+            },
+            Method::Mse => Facts {
+                name: "mse",
+                about: "makes the mean squared error least, rounding and clipping together",
+                observer: ObserverKind::Histogram,
+                estimator: |_| Ok(Box::new(Mse)),
             },
             Method::Percentile(_) => Facts {
                 name: "percentile",
@@ -156,7 +174,7 @@ impl FromStr for Method {
         let unknown = || CalibError::Name {
             what: "method",
             given: s.to_string(),
-            allowed: "minmax, moving-average, percentile, percentile=99.9",
+            allowed: "minmax, moving-average, entropy, mse, percentile, percentile=99.9",
         };
         let (name, setting) = match s.split_once('=') {
             Some((name, setting)) => (name, Some(setting)),
