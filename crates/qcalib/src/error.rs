@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use qformat::{FormatError, Granularity};
+use qkernels::KernelError;
 use thiserror::Error;
 
 use crate::{NonFinite, ObserverKind};
@@ -16,6 +17,9 @@ pub enum CalibError {
     /// A description that `qformat` rejects: a bad axis, a floating-point target, and so on.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// A kernel that refuses its arguments.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A slice whose length is not that of its shape.
     #[error("{argument} has {given} elements, but shape {shape:?} has {expected}")]
     Length {

@@ -2,6 +2,7 @@
 
 mod counts;
 mod entropy;
+mod log;
 mod min_max;
 mod moving_average;
 mod mse;

@@ -1,6 +1,7 @@
 //! What every observer knows of a group: its ends and its counts.
 
-use crate::summary::Summary;
+use qkernels::MinMax;
+
 use crate::{CalibError, ValueRange};
 
 /// The ends of the finite values of one group, and how many values of each kind were seen.
@@ -55,10 +56,10 @@ impl Extent {
             .map_or(0.0, |(min, max)| (-min).max(max).max(0.0))
     }
 
-    /// Adds a run. The caller has checked that the counts cannot overflow.
-    pub(crate) fn add(&mut self, s: &Summary) {
-        self.join(s.range);
-        self.finite += s.finite;
+    /// Adds a run of `len` values. The caller has checked that the counts cannot overflow.
+    pub(crate) fn add(&mut self, len: usize, s: &MinMax) {
+        self.join(s.min.zip(s.max));
+        self.finite += len as u64 - s.nan - s.pos_inf - s.neg_inf;
         self.nan += s.nan;
         self.pos_inf += s.pos_inf;
         self.neg_inf += s.neg_inf;

@@ -1,7 +1,8 @@
 //! Fake quantization: the values that quantization would leave, still as f32.
 
 use alloc::string::ToString;
-use qformat::TensorQParams;
+use qformat::{DType, QParams, QuantElement, TensorQParams};
+use qkernels::{Isa, dequantize, quantize};
 
 use crate::CalibError;
 use crate::layout::check_len;
@@ -44,10 +45,45 @@ pub fn fake_quantize(
         });
     }
     for (group, run) in granularity.runs(shape)? {
-        let p = params.params()[group];
-        for (y, &v) in out[run.clone()].iter_mut().zip(&x[run]) {
-            *y = p.fake_quantize(v);
+        let p = &params.params()[group];
+        let (x, out) = (&x[run.clone()], &mut out[run]);
+        match p.dtype() {
+            DType::I8 => through::<i8>(x, p, out)?,
+            DType::U8 => through::<u8>(x, p, out)?,
+            DType::I16 => through::<i16>(x, p, out)?,
+            DType::U16 => through::<u16>(x, p, out)?,
+            DType::I32 => through::<i32>(x, p, out)?,
+            // No Rust type holds one 4-bit value.
+            _ => one_by_one(x, p, out),
         }
+    }
+    Ok(())
+}
+
+/// Values that pass through integers at a time.
+const CHUNK: usize = 1024;
+
+/// Runs shorter than this are not worth a call.
+const SHORT: usize = 16;
+
+fn one_by_one(x: &[f32], p: &QParams, out: &mut [f32]) {
+    for (y, &v) in out.iter_mut().zip(x) {
+        *y = p.fake_quantize(v);
+    }
+}
+
+/// Quantizes to real integers and back, with the kernels.
+fn through<T: QuantElement>(x: &[f32], p: &QParams, out: &mut [f32]) -> Result<(), CalibError> {
+    if x.len() < SHORT {
+        one_by_one(x, p, out);
+        return Ok(());
+    }
+    let isa = Isa::detect();
+    let mut q = [T::default(); CHUNK];
+    for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
+        let q = &mut q[..x.len()];
+        quantize(isa, x, p, q)?;
+        dequantize(isa, q, p, out)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
 use qformat::Granularity;
+use qkernels::{Isa, MinMax, min_max};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,7 +16,6 @@ use crate::extent::{Extent, ExtentWire};
 use crate::layout::{Layout, check_granularity};
 use crate::observer::sealed::Sealed;
 use crate::state::{ObserverState, RecordWire};
-use crate::summary::{Summary, summarize};
 use crate::{CalibError, NonFinite, Observer, ObserverKind, Policy, Record};
 
 /// A run of values of one group.
@@ -23,7 +23,7 @@ use crate::{CalibError, NonFinite, Observer, ObserverKind, Policy, Record};
 pub struct Piece<'a> {
     pub(crate) batch: u64,
     pub(crate) values: &'a [f32],
-    pub(crate) summary: &'a Summary,
+    pub(crate) summary: &'a MinMax,
 }
 
 /// What one observer keeps of one group beside its [`Extent`].
@@ -276,10 +276,11 @@ impl<A: Accumulator> Observer for Grouped<A> {
             scratch,
             ..
         } = self;
+        let isa = Isa::detect();
         layout.for_each_piece(x, gathered, |group, values| {
             let Group { extent, more } = &mut groups[group];
-            let summary = summarize(values);
-            extent.add(&summary);
+            let summary = min_max(isa, values);
+            extent.add(values.len(), &summary);
             let piece = Piece {
                 batch: batch_index,
                 values,

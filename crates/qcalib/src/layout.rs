@@ -16,7 +16,7 @@ const SHORT: usize = 256;
 
 /// Values of which all channels are gathered before the next rows are touched, so that every
 /// cache line is fetched from memory once.
-const BLOCK: usize = 1 << 15;
+const BLOCK: usize = 1 << 18;
 
 /// A shape seen from its channel axis: `outer × dim × inner` values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +113,12 @@ impl Layout {
             for block in x.chunks(rows * row) {
                 for channel in 0..dim {
                     gathered.clear();
-                    for row in block.chunks_exact(row) {
-                        gathered.extend_from_slice(&row[channel * inner..][..inner]);
+                    if inner == 1 {
+                        gathered.extend(block[channel..].iter().step_by(row));
+                    } else {
+                        for row in block.chunks_exact(row) {
+                            gathered.extend_from_slice(&row[channel * inner..][..inner]);
+                        }
                     }
                     f(channel, gathered);
                 }

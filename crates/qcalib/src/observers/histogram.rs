@@ -176,47 +176,71 @@ impl Histogram {
         }
     }
 
-    /// Counts finite values through 32-bit counts, in a loop without branches.
+    /// Counts finite values through 32-bit counts, in loops without branches.
     fn count_many(&mut self, bins: u32, values: &[f32], scratch: &mut Vec<u32>) {
-        // Signed zeros become +0, which lands in bin 0 of the positive side and is moved later.
-        let half = bins as usize;
-        scratch.resize(2 * half, 0);
-        // 2^−k in two factors, because it alone can exceed f32; for values of at least one bin
-        // both products are exact, and smaller ones stay below 1.
-        let (a, b) = inverse(self.exponent);
-        let mut index = [0u32; 512];
-        let mut zeros = 0u64;
-        let mask = 2 * bins - 1;
-        for chunk in values.chunks(index.len()) {
-            let mut chunk_zeros = 0u32;
-            for (i, &v) in index.iter_mut().zip(chunk) {
-                let v = v + 0.0;
-                chunk_zeros += u32::from(v == 0.0);
-                // Below `bins` by the choice of k, so the conversion is exact.
-                let j = (v.abs() * a * b) as i32 as u32;
-                *i = (j + (v.to_bits() >> 31) * bins) & mask;
-            }
-            zeros += u64::from(chunk_zeros);
-            for &i in &index[..chunk.len()] {
-                // The mask keeps the index inside; a piece has fewer than 2^32 values.
-                scratch[i as usize] += 1;
+        // Two copies of the counts, used in turn: a counter that is hit twice in a row would
+        // otherwise wait for its own store. Zeros, often half of all values, take turns too.
+        let copy = (2 * bins + ZEROS) as usize;
+        scratch.resize(2 * copy, 0);
+        let (even, odd) = scratch.split_at_mut(copy);
+        let scale = inverse(self.exponent);
+        let mut index = [0u32; CHUNK];
+        let (whole, rest) = values.as_chunks::<CHUNK>();
+        for chunk in whole {
+            indices(chunk, scale, bins, &mut index);
+            for &[i, j] in index.as_chunks::<2>().0 {
+                // A piece has fewer than 2^32 values.
+                even[i as usize] += 1;
+                odd[j as usize] += 1;
             }
         }
-        let (positive, negative) = scratch.split_at_mut(half);
-        for (side, counts) in [
-            (&mut self.positive, positive),
-            (&mut self.negative, negative),
-        ] {
-            for (sum, c) in side.iter_mut().zip(&mut *counts) {
-                *sum += u64::from(core::mem::take(c));
+        let mut last = [0.0; CHUNK];
+        last[..rest.len()].copy_from_slice(rest);
+        indices(&last, scale, bins, &mut index);
+        for &i in &index[..rest.len()] {
+            even[i as usize] += 1;
+        }
+        for counts in [even, odd] {
+            let (positive, more) = counts.split_at_mut(bins as usize);
+            let (negative, zeros) = more.split_at_mut(bins as usize);
+            // Only up to the ends of the data is there anything to find.
+            for (side, counts) in [
+                (&mut self.positive, positive),
+                (&mut self.negative, negative),
+            ] {
+                for (sum, c) in side.iter_mut().zip(counts) {
+                    *sum += u64::from(core::mem::take(c));
+                }
             }
+            self.zeros += zeros
+                .iter_mut()
+                .map(|c| u64::from(core::mem::take(c)))
+                .sum::<u64>();
         }
-        self.zeros += zeros;
-        // A side without positive values has no bin 0: its zeros are still in the scratch.
-        match self.positive.first_mut() {
-            Some(first) => *first -= zeros,
-            None => scratch[0] = 0,
-        }
+    }
+}
+
+/// Counters that share the exact zeros.
+const ZEROS: u32 = 16;
+
+/// Values whose counters are found before they are counted.
+const CHUNK: usize = 256;
+
+/// The counter of every value: its bin, behind all positive bins if it is negative, behind all
+/// bins if it is zero. `scale` is `2^−k` in two factors.
+#[inline]
+fn indices(values: &[f32; CHUNK], scale: (f32, f32), bins: u32, index: &mut [u32; CHUNK]) {
+    // Added to a number below 2^22 it leaves the nearest integer in the low bits.
+    const ROUND: f32 = 8_388_608.0;
+    for (lane, (i, &v)) in (0u32..).zip(index.iter_mut().zip(values)) {
+        // Exact for values of at least one bin; smaller ones stay below 1.
+        let y = v.abs() * scale.0 * scale.1;
+        let rounded = y + ROUND;
+        // Down to the integer below, where the nearest was above.
+        let above = u32::from(rounded - ROUND > y);
+        let j = rounded.to_bits() - ROUND.to_bits() - above;
+        let j = j + (v.to_bits() >> 31) * bins;
+        *i = if v == 0.0 { 2 * bins + lane % ZEROS } else { j };
     }
 }
 
@@ -226,7 +250,7 @@ pub(crate) fn pow2(k: i32) -> f64 {
     f64::from_bits(((k + 1023) as u64) << 52)
 }
 
-/// Two factors whose product is `2^−k`, both normal f32 numbers.
+/// Two factors whose product is `2^−k`, which alone can exceed f32.
 fn inverse(k: i32) -> (f32, f32) {
     let first = k.max(-120);
     // Between 2^-124 and 2^29: exact in f32.
@@ -506,7 +530,7 @@ mod tests {
             x.retain(|v| v.is_finite());
             let settings = HistogramSettings { bins: 1 << b };
             let mut extent = Extent::default();
-            extent.add(&crate::summary::summarize(&x));
+            extent.add(x.len(), &qkernels::min_max(qkernels::Isa::detect(), &x));
             let (mut fast, mut plain) = (Histogram::default(), Histogram::default());
             fast.fit(&settings, &extent);
             plain.fit(&settings, &extent);

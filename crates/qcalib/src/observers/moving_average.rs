@@ -68,7 +68,7 @@ impl Accumulator for Batches {
     }
 
     fn add(&mut self, _: &Nothing, _: &Extent, piece: Piece<'_>, _: &mut Vec<u32>) {
-        if let Some(range) = piece.summary.range {
+        if let Some(range) = piece.summary.min.zip(piece.summary.max) {
             self.add_range(piece.batch, range);
         }
     }
