@@ -222,7 +222,7 @@ fn test() -> Result<Vec<Task>, Error> {
     let mut command = process::cargo(["test", "--workspace"]);
     command
         .env("QUAVER_EXPECT_ISA", cpu::expected_tiers()?.join(","))
-        .env("QUAVER_ONNX_NODE_TESTS", python::onnx_node_tests(&python)?);
+        .env(python::NODE_TESTS, python::onnx_node_tests(&python)?);
     Ok(vec![Task::Run(command)])
 }
 

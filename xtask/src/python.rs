@@ -1,10 +1,13 @@
 //! The Python that holds the other tools which our files are checked against.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::Error;
 use crate::{process, workspace};
+
+/// Tells the tests where the operator tests of the ONNX standard lie.
+pub(crate) const NODE_TESTS: &str = "QUAVER_ONNX_NODE_TESTS";
 
 /// The interpreter that `QUAVER_PYTHON` names; without it one in a virtual environment below the
 /// target folder, made on first use.
@@ -27,18 +30,25 @@ pub(crate) fn interpreter() -> Result<PathBuf, Error> {
     }
 }
 
-/// The folder of the ONNX standard's own operator tests, in the `onnx` package.
-pub(crate) fn onnx_node_tests(python: &PathBuf) -> Result<PathBuf, Error> {
-    let code = "import onnx.backend.test, os; \
-                print(os.path.join(os.path.dirname(onnx.backend.test.__file__), 'data', 'node'))";
+/// The folder of the ONNX standard's own operator tests: the one that `QUAVER_ONNX_NODE_TESTS`
+/// names, or the one that `.ci/python-env` laid beside its environment.
+pub(crate) fn onnx_node_tests(python: &Path) -> Result<PathBuf, Error> {
+    if let Some(given) = std::env::var_os(NODE_TESTS).filter(|given| !given.is_empty()) {
+        return Ok(PathBuf::from(given));
+    }
+    let code = "import sys; print(sys.prefix)";
     let printed = process::output(Command::new(python).args(["-c", code]))?;
-    let folder = PathBuf::from(printed.trim());
+    let folder = Path::new(printed.trim()).join("onnx-node-tests/onnx/backend/test/data/node");
     if folder.is_dir() {
         Ok(folder)
     } else {
         Err(Error::Form {
-            origin: "the Python package onnx".to_owned(),
-            expected: format!("its operator tests should lie in {}", folder.display()),
+            origin: python.display().to_string(),
+            expected: format!(
+                "the standard's operator tests should lie in {}; \
+                 set {NODE_TESTS} to where they are, or unset QUAVER_PYTHON",
+                folder.display()
+            ),
         })
     }
 }
