@@ -1,0 +1,96 @@
+//! `quaver evaluate`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quaver::model::Model;
+use quaver::{Baseline, LatencyOptions};
+use serde::Serialize;
+
+use crate::error::CliError;
+use crate::{npz, output};
+
+/// Score a model on data, and compare it with another one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  quaver evaluate model.onnx --data test.npz
+  quaver evaluate model.int8.onnx --data test.npz --against model.onnx --json scores.json
+
+With --against: the share of samples whose largest output is the same, the SQNR of the outputs,
+and times of both models in runs that take turns.")]
+pub(crate) struct Args {
+    /// The ONNX model to score.
+    model: PathBuf,
+    /// Inputs named like the model's, and labels as `label`.
+    #[arg(long, value_name = "DATA.npz")]
+    data: PathBuf,
+    /// The model to compare with, usually the float one.
+    #[arg(long, value_name = "OTHER.onnx")]
+    against: Option<PathBuf>,
+    /// Samples in a run.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    batch: usize,
+    /// Also write the scores as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// The scores as they are written.
+#[derive(Debug, Serialize)]
+struct Scores {
+    samples: usize,
+    accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<quaver::Evaluation>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), CliError> {
+    let model = Model::load(&args.model).map_err(CliError::model(&args.model))?;
+    let data = npz::read_dataset(&args.data, &model)?;
+    if args.against.is_none() && data.labels().is_none() {
+        return Err(CliError::Usage(format!(
+            "{} holds no labels: add them as an array named `label`, or give --against OTHER.onnx",
+            args.data.display()
+        )));
+    }
+    let scores = match &args.against {
+        None => {
+            let own = Baseline::new(&model, &data, args.batch)?;
+            Scores { samples: data.len(), accuracy: own.accuracy(), against: None }
+        }
+        Some(path) => {
+            let other = Model::load(path).map_err(CliError::model(path))?;
+            let mut baseline = Baseline::new(&other, &data, args.batch)?;
+            let latency = LatencyOptions {
+                batches: vec![1, data.len().min(32)],
+                budget: Duration::from_millis(500),
+            };
+            let e = baseline.evaluate(&model, Some(&latency))?;
+            Scores { samples: e.samples, accuracy: e.accuracy, against: Some(e) }
+        }
+    };
+    if let Some(path) = &args.json {
+        output::write_json(path, &scores)?;
+    }
+    println!("{}: {} samples", args.model.display(), scores.samples);
+    if let Some(a) = scores.accuracy {
+        println!("  accuracy    {:.2} %", 100.0 * a);
+    }
+    if let Some(e) = &scores.against {
+        println!("  agreement   {:.2} % of samples have the same largest output", 100.0 * e.agreement);
+        println!(
+            "  SQNR        {}",
+            e.sqnr_db.map_or("infinite: the outputs are equal".to_owned(), |db| format!("{db:.1} dB"))
+        );
+        for l in &e.latency {
+            println!(
+                "  batch {:<5} {:.0} us, the other {:.0} us: {:.2}x",
+                l.batch,
+                l.latency_us,
+                l.float_latency_us,
+                l.float_latency_us / l.latency_us
+            );
+        }
+    }
+    Ok(())
+}

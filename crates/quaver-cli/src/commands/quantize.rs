@@ -1,0 +1,177 @@
+//! `quaver quantize`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::ProgressIterator;
+use quaver::calib::Policy;
+use quaver::format::Scheme;
+use quaver::model::Model;
+use quaver::{
+    Baseline, ConvertOptions, Converted, Dataset, Format, LatencyOptions, Method, Operators,
+    Report, WeightGranularity,
+};
+
+use crate::error::CliError;
+use crate::{npz, output, progress};
+
+/// Quantize a model to int8.
+///
+/// Static mode observes the model on calibration data (about 200 samples do) and writes
+/// fixed scales; dynamic mode needs no data and computes the scales of activations at run time.
+/// The result is standard ONNX; it is read back and run once before this command says that it
+/// succeeded, and an existing output is replaced whole or not at all.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  quaver quantize model.onnx --calibration data.npz -o model.int8.onnx
+  quaver quantize model.onnx --calibration data.npz --method mse --scheme symmetric -o out.onnx
+  quaver quantize model.onnx --mode dynamic -o model.dynamic.onnx
+  quaver quantize model.onnx --calibration data.npz --exclude 'head/*' --exclude Gemm \\
+      --report report.json -o out.onnx
+
+DATA.npz holds one array for each input of the model, named like it, with samples along the
+first axis: numpy.savez('data.npz', image=images). Labels, if any, are called `label`.")]
+pub(crate) struct Args {
+    /// The float32 ONNX model.
+    model: PathBuf,
+    /// Calibration data; needed for static mode.
+    #[arg(long, value_name = "DATA.npz")]
+    calibration: Option<PathBuf>,
+    /// Where scales of activations come from.
+    #[arg(long, value_enum, default_value_t = Mode::Static)]
+    mode: Mode,
+    /// How ranges are chosen: minmax, moving-average, entropy, mse, percentile, percentile=99.9.
+    #[arg(long, default_value = "minmax")]
+    method: Method,
+    /// One scale per output channel of a weight (the default).
+    #[arg(long, overrides_with = "per_tensor")]
+    per_channel: bool,
+    /// One scale per weight.
+    #[arg(long)]
+    per_tensor: bool,
+    /// Activations: affine (u8, any zero point) or symmetric (i8, zero point 0).
+    #[arg(long, default_value = "affine")]
+    scheme: Scheme,
+    /// Operators to write: qdq or qoperator.
+    #[arg(long, default_value = "qdq")]
+    format: Format,
+    /// Quantize only these: a node's name, a glob over names, or an operator type; repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave these in float; repeatable. A pattern that matches nothing is an error.
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Samples in a calibration pass.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    batch: usize,
+    /// What to do with NaN and infinities during calibration: error, ignore, saturate.
+    #[arg(long, default_value = "error", value_name = "POLICY")]
+    non_finite: Policy,
+    /// The quantized model to write.
+    #[arg(short, long, value_name = "OUT.onnx")]
+    output: PathBuf,
+    /// Also write what was done as JSON: nodes, scales, and how the result compares with float
+    /// on the calibration data.
+    #[arg(long, value_name = "R.json")]
+    report: Option<PathBuf>,
+}
+
+/// Where scales of activations come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// From calibration data.
+    Static,
+    /// From each batch at run time.
+    Dynamic,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), CliError> {
+    let model = Model::load(&args.model).map_err(CliError::model(&args.model))?;
+    let data = match &args.calibration {
+        Some(path) => Some(npz::read_dataset(path, &model)?),
+        None if args.mode == Mode::Static => {
+            return Err(CliError::Usage(
+                "static mode needs --calibration DATA.npz; without data, use --mode dynamic"
+                    .to_owned(),
+            ));
+        }
+        None => None,
+    };
+    let converted = convert(args, &model, data.as_ref())?;
+    converted.save(&args.output)?;
+    let report = match (&args.report, &data) {
+        (Some(_), Some(data)) => compared(converted, &model, data, args.batch)?,
+        _ => converted.report().clone(),
+    };
+    if let Some(path) = &args.report {
+        output::write_json(path, &report)?;
+    }
+    print_summary(args, &report);
+    Ok(())
+}
+
+fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Converted, CliError> {
+    let operators = Operators::new().include(&args.include)?.exclude(&args.exclude)?;
+    let weights = if args.per_tensor && !args.per_channel {
+        WeightGranularity::PerTensor
+    } else {
+        WeightGranularity::PerChannel
+    };
+    let chosen = operators.choose(model)?;
+    let data = match (args.mode, data) {
+        (Mode::Static, Some(data)) => data,
+        _ => return Ok(chosen.dynamic(weights)?),
+    };
+    let options = ConvertOptions {
+        method: args.method,
+        activations: args.scheme,
+        weights,
+        format: args.format,
+    };
+    let observing = chosen.observe(&[args.method], args.non_finite)?;
+    let batches = data.len().div_ceil(args.batch.max(1));
+    let bar = progress::bar(batches, "calibrating");
+    let calibrated = observing.calibrate(data.batches(args.batch).progress_with(bar))?;
+    Ok(calibrated.convert(&options)?)
+}
+
+fn compared(
+    converted: Converted,
+    model: &Model,
+    data: &Dataset,
+    batch: usize,
+) -> Result<Report, CliError> {
+    let mut baseline = Baseline::new(model, data, batch)?;
+    let latency =
+        LatencyOptions { batches: vec![1], budget: Duration::from_millis(200) };
+    Ok(converted.evaluate(&mut baseline, Some(&latency))?.report())
+}
+
+fn print_summary(args: &Args, report: &Report) {
+    let quantized = report.nodes.iter().filter(|n| n.quantized).count();
+    println!(
+        "{}: {} of {} chosen operators quantized, {} -> {} bytes ({:.2}x smaller)",
+        args.output.display(),
+        quantized,
+        report.nodes.len(),
+        report.float_bytes,
+        report.quantized_bytes,
+        report.float_bytes as f64 / report.quantized_bytes.max(1) as f64,
+    );
+    for n in report.nodes.iter().filter(|n| !n.quantized) {
+        println!(
+            "  {} \"{}\" stays in float: {}",
+            n.operator,
+            n.name,
+            n.reason.as_deref().unwrap_or_default()
+        );
+    }
+    if let Some(e) = &report.evaluation {
+        println!(
+            "  on the calibration data: top-1 agrees with float on {:.2} %, SQNR {}",
+            100.0 * e.agreement,
+            e.sqnr_db.map_or("without noise".to_owned(), |db| format!("{db:.1} dB")),
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! The one error type of the facade.
+
+use qcalib::CalibError;
+use qformat::FormatError;
+use qmodel::ModelError;
+use thiserror::Error;
+
+/// What can go wrong on the way from a float model to a quantized one.
+///
+/// Every variant names the culprit, what was given, and what is allowed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// The model, its inputs, or an operator in it.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Quantization parameters that do not exist.
+    #[error("{value}: {source}")]
+    Format {
+        /// The value or constant.
+        value: String,
+        /// What is wrong.
+        #[source]
+        source: FormatError,
+    },
+    /// Calibration data that gives no range.
+    #[error("value \"{value}\": {source}")]
+    Calibration {
+        /// The value that was observed.
+        value: String,
+        /// What is wrong.
+        #[source]
+        source: CalibError,
+    },
+    /// An include or exclude pattern that is not a glob.
+    #[error("pattern \"{given}\" is not a valid glob: {source}")]
+    Pattern {
+        /// The pattern.
+        given: String,
+        /// Why.
+        #[source]
+        source: globset::Error,
+    },
+    /// An include or exclude pattern that matches nothing.
+    #[error(
+        "{list} pattern \"{given}\" matches no node: use a node's exact name, a glob over names, \
+         or an operator type; the model's nodes are {known}"
+    )]
+    NoMatch {
+        /// `include` or `exclude`.
+        list: &'static str,
+        /// The pattern.
+        given: String,
+        /// Names it could have matched.
+        known: String,
+    },
+    /// An include pattern that matches only operators that have no int8 form.
+    #[error("include pattern \"{given}\" matches no operator that can be quantized ({allowed})")]
+    NotQuantizable {
+        /// The pattern.
+        given: String,
+        /// The operators that can be.
+        allowed: String,
+    },
+    /// Nothing is left to quantize.
+    #[error("no operator is chosen: the model has none of {allowed} that the lists leave in")]
+    NothingChosen {
+        /// The operators that can be quantized.
+        allowed: String,
+    },
+    /// Every chosen operator has to stay in float.
+    #[error("none of the chosen operators can be quantized: {reasons}")]
+    NothingQuantizable {
+        /// Each node and its reason.
+        reasons: String,
+    },
+    /// A model whose operator set is too old for quantized models.
+    #[error(
+        "the model uses opset {given}; quantized models need at least {needed}, and {blocker} \
+         changed its meaning in between: convert the model first, with onnx.version_converter \
+         for example"
+    )]
+    Opset {
+        /// The version of the standard operators that the model imports.
+        given: i64,
+        /// The lowest version that has what quantized models need.
+        needed: i64,
+        /// The operator that stands in the way.
+        blocker: String,
+    },
+    /// A data set without arrays or samples.
+    #[error("the data holds no samples: at least one array with at least one row is needed")]
+    EmptyData,
+    /// Calibration without a single batch.
+    #[error("calibration saw no batch: at least one is needed")]
+    NoBatches,
+    /// Arrays with different numbers of samples.
+    #[error("array \"{name}\" has shape {given:?}: its first axis must have {expected} rows, as the first array has")]
+    Rows {
+        /// The array.
+        name: String,
+        /// Its shape.
+        given: Vec<usize>,
+        /// Rows of the first array.
+        expected: usize,
+    },
+    /// A value whose range was not observed.
+    #[error("value \"{value}\" was never computed as float32 during calibration, so it has no range")]
+    Unobserved {
+        /// The value.
+        value: String,
+    },
+    /// A method whose observer did not run.
+    #[error("method \"{method}\" needs a {needs} observer, which calibration did not place: name the method when observers are placed")]
+    NotObserved {
+        /// The method.
+        method: String,
+        /// The observer it reads.
+        needs: String,
+    },
+    /// An output that cannot be compared or scored.
+    #[error("output \"{output}\" {problem}")]
+    Output {
+        /// Name of the output.
+        output: String,
+        /// What is wrong, and what would do.
+        problem: String,
+    },
+    /// A name that no option has.
+    #[error("{what} \"{given}\" is unknown: use one of {allowed}")]
+    Name {
+        /// What was being named.
+        what: &'static str,
+        /// The name as given.
+        given: String,
+        /// The names that exist.
+        allowed: &'static str,
+    },
+}

@@ -1,0 +1,341 @@
+//! The six steps as types: each step consumes the value of the one before it, so a wrong order
+//! does not compile.
+//!
+//! ```text
+//! Operators ──choose──▶ Chosen ──dynamic──────────────────────────▶ Converted ──evaluate──▶ Evaluated
+//!                          └──observe──▶ Observing ──finish──▶ Calibrated ──convert──▶ ┘        │
+//!                                          ▲    │ one pass per batch                          report
+//!                                          └────┘
+//! ```
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use qcalib::{Observer, ObserverKind, Policy};
+use qformat::{Granularity, QuantSpec};
+use qmodel::{Model, Session, SessionOptions, Tensor};
+
+use crate::data::refs;
+use crate::placement::Placement;
+use crate::ranges::Ranges;
+use crate::report::{Mode, Report};
+use crate::rewrite::{dynamic, qdq, qoperator, raise_opset};
+use crate::{
+    Baseline, Batch, ConvertOptions, Evaluation, Format, LatencyOptions, Method, Operators,
+    QuantizeError, WeightGranularity,
+};
+
+impl Operators {
+    /// Step 1: chooses the operators of a model.
+    ///
+    /// Chosen nodes that have no int8 form in this model (a convolution with a computed weight,
+    /// say) stay in float; the report names each with its reason.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::NoMatch`] and [`QuantizeError::NotQuantizable`] for a pattern that does
+    /// nothing, [`QuantizeError::NothingChosen`] and [`QuantizeError::NothingQuantizable`] when
+    /// nothing is left, [`QuantizeError::Opset`] for a model too old to be quantized.
+    pub fn choose(&self, model: &Model) -> Result<Chosen, QuantizeError> {
+        let chosen = self.select(model)?;
+        let mut model = model.clone();
+        raise_opset(&mut model)?;
+        let placement = Placement::new(&model, &chosen);
+        if placement.sites.is_empty() {
+            let reason = |s: &crate::placement::Skipped| {
+                format!("{}: {}", model.graph.nodes[s.node].label(), s.reason)
+            };
+            let reasons: Vec<String> = placement.skipped.iter().map(reason).collect();
+            return Err(QuantizeError::NothingQuantizable { reasons: reasons.join("; ") });
+        }
+        Ok(Chosen { model, placement })
+    }
+}
+
+/// After step 1: a model and the operators of it that will be quantized.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    model: Model,
+    placement: Placement,
+}
+
+impl Chosen {
+    /// The names of the nodes that will be quantized; where a node has none, that of its output.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.placement.sites.iter().map(|s| {
+            let n = &self.model.graph.nodes[s.node];
+            if n.name.is_empty() { n.outputs[0].as_str() } else { n.name.as_str() }
+        })
+    }
+
+    /// Step 2, the quick way: weights are quantized now, activations at run time.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::Format`] for a weight that holds NaN or infinities.
+    pub fn dynamic(self, weights: WeightGranularity) -> Result<Converted, QuantizeError> {
+        let mut model = self.model.clone();
+        model.graph = dynamic::rewrite(&self.model.graph, &self.placement, weights)?;
+        let report = Report::new(
+            Mode::Dynamic { weights },
+            &self.model,
+            &model,
+            &self.placement,
+            &Ranges::default(),
+        );
+        Ok(Converted { model, report, sample: None })
+    }
+
+    /// Step 2: places an observer at every activation whose range is needed, for each of the
+    /// methods that may be used later. One pass over the data then serves all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::Model`] when the model cannot be run, [`QuantizeError::Calibration`] for
+    /// a method with impossible settings.
+    pub fn observe(self, methods: &[Method], policy: Policy) -> Result<Observing, QuantizeError> {
+        let session = Session::new(&self.model, SessionOptions { fuse: false, ..SessionOptions::default() })?;
+        let kinds = Method::observers_for(methods);
+        let mut observers = IndexMap::new();
+        for value in self.placement.observed(&self.model.graph) {
+            let made: Result<Vec<_>, _> =
+                kinds.iter().map(|k| k.observer(Granularity::PerTensor, policy)).collect();
+            let made = made.map_err(|source| in_value(&value, source))?;
+            observers.insert(value, made);
+        }
+        Ok(Observing { chosen: self, session, kinds, observers, batches: 0, sample: None })
+    }
+}
+
+/// During steps 2 and 3: a model with observers at its activations.
+pub struct Observing {
+    chosen: Chosen,
+    session: Session,
+    kinds: Vec<ObserverKind>,
+    observers: IndexMap<String, Vec<Box<dyn Observer>>>,
+    batches: u64,
+    sample: Option<Batch>,
+}
+
+impl std::fmt::Debug for Observing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observing")
+            .field("values", &self.observers.keys().collect::<Vec<_>>())
+            .field("observers", &self.kinds)
+            .field("batches", &self.batches)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Observing {
+    /// Step 3: one calibration pass. Batches may differ in shape; nothing of them is kept but
+    /// what the observers record (and the first one, to try the converted model with).
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::Model`] for inputs that the model does not take,
+    /// [`QuantizeError::Calibration`] naming the value for NaN and infinities under
+    /// [`Policy::Error`].
+    pub fn observe(&mut self, batch: &[(String, Tensor)]) -> Result<(), QuantizeError> {
+        let index = self.batches;
+        let observers = &mut self.observers;
+        let mut failed = None;
+        self.session.run_observed(&refs(batch), &mut |value, tensor| {
+            let (Some(list), Some(x)) = (observers.get_mut(value), tensor.as_slice::<f32>()) else {
+                return;
+            };
+            for o in list {
+                if let Err(source) = o.observe(index, x, tensor.shape())
+                    && failed.is_none()
+                {
+                    failed = Some(in_value(value, source));
+                }
+            }
+        })?;
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        if self.sample.is_none() {
+            self.sample = Some(batch.to_vec());
+        }
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// Ends calibration.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::NoBatches`] when nothing was observed.
+    pub fn finish(self) -> Result<Calibrated, QuantizeError> {
+        let Some(sample) = self.sample else { return Err(QuantizeError::NoBatches) };
+        Ok(Calibrated { chosen: self.chosen, observers: self.observers, batches: self.batches, sample })
+    }
+
+    /// Step 3 in one call: every batch, then the end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`observe`](Self::observe) and [`finish`](Self::finish).
+    pub fn calibrate(
+        mut self,
+        batches: impl IntoIterator<Item = Batch>,
+    ) -> Result<Calibrated, QuantizeError> {
+        for batch in batches {
+            self.observe(&batch)?;
+        }
+        self.finish()
+    }
+}
+
+/// After step 3: the observers have seen the data. It can be converted any number of times, with
+/// different methods and options.
+#[derive(Debug)]
+pub struct Calibrated {
+    chosen: Chosen,
+    observers: IndexMap<String, Vec<Box<dyn Observer>>>,
+    batches: u64,
+    sample: Batch,
+}
+
+impl Calibrated {
+    /// Number of batches that were observed.
+    #[must_use]
+    pub fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    /// Step 4: observers become scales and zero points, float operators their int8 forms.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::NotObserved`] for a method that was not named when observers were placed,
+    /// [`QuantizeError::Calibration`] for a value without a range,
+    /// [`QuantizeError::Format`] for a weight or bias that holds NaN or infinities.
+    pub fn convert(&self, options: &ConvertOptions) -> Result<Converted, QuantizeError> {
+        let spec = QuantSpec {
+            dtype: options.activation_dtype(),
+            scheme: options.activations,
+            granularity: Granularity::PerTensor,
+        };
+        let mut ranges = Ranges::default();
+        for (value, observers) in &self.observers {
+            let observer = observers
+                .iter()
+                .find(|o| options.method.served_by(o.kind()))
+                .ok_or_else(|| QuantizeError::NotObserved {
+                    method: options.method.to_string(),
+                    needs: options.method.observer_kind().to_string(),
+                })?;
+            let params = qcalib::params(&**observer, options.method, spec)
+                .map_err(|source| in_value(value, source))?;
+            if let [p] = params.params() {
+                ranges.insert(value.clone(), *p);
+            }
+        }
+        let Chosen { model: float, placement } = &self.chosen;
+        let mut model = float.clone();
+        model.graph = match options.format {
+            Format::Qdq => qdq::rewrite(&float.graph, placement, &ranges, options.weights),
+            Format::QOperator => {
+                qoperator::rewrite(&float.graph, placement, &ranges, options.weights)
+            }
+        }?;
+        let report =
+            Report::new(Mode::Static { options: *options }, float, &model, placement, &ranges);
+        Ok(Converted { model, report, sample: Some(self.sample.clone()) })
+    }
+}
+
+/// After step 4: a quantized model.
+#[derive(Debug, Clone)]
+pub struct Converted {
+    model: Model,
+    report: Report,
+    sample: Option<Batch>,
+}
+
+impl Converted {
+    /// The quantized model, standard ONNX.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What was done to the model.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Size of the model's file in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.report.quantized_bytes
+    }
+
+    /// Writes the model, after the bytes that will be written were read back and run once: on the
+    /// first calibration batch, or on zeros of the declared input shape.
+    ///
+    /// An existing file is replaced whole or, on any error, left as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::Model`] when the model does not run or cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), QuantizeError> {
+        let reloaded = Model::from_bytes(&self.model.to_bytes())?;
+        let mut session = Session::new(&reloaded, SessionOptions::default())?;
+        match &self.sample {
+            Some(batch) => session.run(&refs(batch))?,
+            None => session.run(&refs(&crate::evaluate::zeros(&reloaded)?))?,
+        };
+        Ok(reloaded.save(path)?)
+    }
+
+    /// Step 5: runs the model on the baseline's data and compares it with the float model, in
+    /// quality and (where `latency` is given) in time.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::Model`] when a model does not run, [`QuantizeError::Output`] when outputs
+    /// cannot be compared.
+    pub fn evaluate(
+        self,
+        baseline: &mut Baseline<'_>,
+        latency: Option<&LatencyOptions>,
+    ) -> Result<Evaluated, QuantizeError> {
+        let evaluation = baseline.evaluate(&self.model, latency)?;
+        Ok(Evaluated { converted: self, evaluation })
+    }
+}
+
+/// After step 5: a quantized model and how it compares with the float one.
+#[derive(Debug, Clone)]
+pub struct Evaluated {
+    converted: Converted,
+    evaluation: Evaluation,
+}
+
+impl Evaluated {
+    /// The scores.
+    #[must_use]
+    pub fn evaluation(&self) -> &Evaluation {
+        &self.evaluation
+    }
+
+    /// The quantized model.
+    #[must_use]
+    pub fn converted(&self) -> &Converted {
+        &self.converted
+    }
+
+    /// Step 6: everything that was done and measured, for machines (it serialises) and people.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report { evaluation: Some(self.evaluation.clone()), ..self.converted.report.clone() }
+    }
+}
+
+fn in_value(value: &str, source: qcalib::CalibError) -> QuantizeError {
+    QuantizeError::Calibration { value: value.to_owned(), source }
+}
