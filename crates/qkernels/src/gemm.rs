@@ -1,11 +1,14 @@
-//! Integer matrix products.
+//! Integer matrix products: the call, its checks, and the choice of what to run.
 
 use qformat::QuantElement;
 
+use crate::driver::{self, Operands};
+use crate::isa::{Tier, Visit};
+use crate::plan::Plan;
+use crate::store::{Floats, Quantized, Sums};
+use crate::workspace::Line;
 use crate::zero_point::check_depth;
-use crate::{
-    Epilogue, Isa, KernelError, MatRef, OutMut, PackedB, Scale, Threads, Workspace, ZeroPoints,
-};
+use crate::{Epilogue, Isa, KernelError, MatRef, OutMut, PackedB, Threads, Workspace, ZeroPoints};
 
 mod sealed {
     pub trait Sealed {}
@@ -14,7 +17,7 @@ mod sealed {
 }
 
 /// Element types of the A operand: u8 and i8.
-pub trait Lhs: QuantElement + sealed::Sealed {}
+pub trait Lhs: QuantElement + bytemuck::Pod + sealed::Sealed {}
 
 impl Lhs for u8 {}
 impl Lhs for i8 {}
@@ -59,86 +62,94 @@ pub fn gemm<A: Lhs>(
     b: &PackedB,
     zp: ZeroPoints<'_>,
     epilogue: &Epilogue<'_>,
-    mut out: OutMut<'_>,
+    out: OutMut<'_>,
     ws: &mut Workspace,
     threads: Threads,
 ) -> Result<(), KernelError> {
-    let (m, n, k) = (a.rows(), b.n(), b.k());
-    if a.cols() != k {
-        return Err(KernelError::Shape {
-            what: "a",
-            given: (m, a.cols()),
-            expected: (m, k),
-        });
-    }
-    if out.shape() != (m, n) {
-        return Err(KernelError::Shape {
-            what: "out",
-            given: out.shape(),
-            expected: (m, n),
-        });
-    }
-    zp.a.check("zero points of a", m)?;
-    zp.b.check("zero points of b", n)?;
-    epilogue.check(n, &out)?;
-    let a_range = A::DTYPE.int_range().unwrap_or((i32::MIN, i32::MAX));
-    let bound = check_depth(k, &zp, a_range, (-128, 127))?;
-    if let Some(&given) = epilogue
-        .bias
-        .and_then(|b| b.iter().max_by_key(|v| v.unsigned_abs()))
-    {
-        let max = i32::MAX - bound;
-        if given.unsigned_abs() > max.unsigned_abs() {
-            return Err(KernelError::Bias { given, max });
+    let call = Call::new(a, b, zp, epilogue, out, ws, threads)?;
+    b.isa().dispatch(call)
+}
+
+/// A call whose arguments fit each other.
+pub(crate) struct Call<'c, 'w, A> {
+    operands: Operands<'c, A>,
+    out: OutMut<'c>,
+    ws: &'w mut Workspace,
+    threads: Threads,
+}
+
+impl<'c, 'w, A: Lhs> Call<'c, 'w, A> {
+    pub(crate) fn new(
+        a: MatRef<'c, A>,
+        b: &'c PackedB,
+        zp: ZeroPoints<'c>,
+        epilogue: &Epilogue<'c>,
+        out: OutMut<'c>,
+        ws: &'w mut Workspace,
+        threads: Threads,
+    ) -> Result<Self, KernelError> {
+        let (m, n, k) = (a.rows(), b.n(), b.k());
+        if a.cols() != k {
+            return Err(KernelError::Shape {
+                what: "a",
+                given: (m, a.cols()),
+                expected: (m, k),
+            });
         }
-    }
-    let _ = (ws, threads);
-    for i in 0..m {
-        let za = zp.a.at(i);
-        for j in 0..n {
-            let zb = zp.b.at(j);
-            let mut acc = epilogue.bias.map_or(0, |b| b[j]);
-            for kk in 0..k {
-                let x = a.data()[i * a.row_stride() + kk].to_i32() - za;
-                acc += x * (i32::from(b.at(kk, j)) - zb);
-            }
-            let scale = match epilogue.scale {
-                Scale::None => 1.0,
-                Scale::Tensor(s) => s,
-                Scale::Channel(s) => s[j],
-            };
-            let mut v = acc as f32 * scale;
-            if let Some(b) = epilogue.bias_f32 {
-                v += b[j];
-            }
-            let quantize = |p: crate::OutParams| {
-                if v.is_nan() {
-                    return p.min;
-                }
-                let q = (qformat::rne(v) as i64).saturating_add(i64::from(p.zero_point));
-                q.clamp(i64::from(p.min), i64::from(p.max)) as i32
-            };
-            match &mut out {
-                OutMut::I32(c) => c.row_mut(i).into_iter().for_each(|r| r[j] = acc),
-                OutMut::F32(c) => {
-                    if let Some((lo, hi)) = epilogue.clamp {
-                        v = if v > lo { v } else { lo };
-                        v = if v < hi { v } else { hi };
-                    }
-                    c.row_mut(i).into_iter().for_each(|r| r[j] = v);
-                }
-                OutMut::U8(c, p) => {
-                    let q = quantize(*p);
-                    c.row_mut(i).into_iter().for_each(|r| r[j] = q as u8);
-                }
-                OutMut::I8(c, p) => {
-                    let q = quantize(*p);
-                    c.row_mut(i).into_iter().for_each(|r| r[j] = q as i8);
-                }
+        if out.shape() != (m, n) {
+            return Err(KernelError::Shape {
+                what: "out",
+                given: out.shape(),
+                expected: (m, n),
+            });
+        }
+        zp.a.check("zero points of a", m)?;
+        zp.b.check("zero points of b", n)?;
+        epilogue.check(n, &out)?;
+        let a_range = A::DTYPE.int_range().unwrap_or((i32::MIN, i32::MAX));
+        let bound = check_depth(k, &zp, a_range, (-128, 127))?;
+        if let Some(&given) = epilogue
+            .bias
+            .and_then(|b| b.iter().max_by_key(|v| v.unsigned_abs()))
+        {
+            let max = i32::MAX - bound;
+            if given.unsigned_abs() > max.unsigned_abs() {
+                return Err(KernelError::Bias { given, max });
             }
         }
+
+        Ok(Call {
+            operands: Operands {
+                a,
+                b,
+                zp,
+                epilogue: *epilogue,
+            },
+            out,
+            ws,
+            threads,
+        })
     }
-    Ok(())
+}
+
+impl<A: Lhs> Visit for Call<'_, '_, A> {
+    type Output = Result<(), KernelError>;
+
+    fn visit<T: Tier>(self, tier: T) -> Self::Output {
+        let Call {
+            operands,
+            out,
+            ws,
+            threads,
+        } = self;
+        let clamp = operands.epilogue.clamp;
+        match out {
+            OutMut::I32(c) => driver::run(tier, operands, Sums, c, ws, threads),
+            OutMut::F32(c) => driver::run(tier, operands, Floats { clamp }, c, ws, threads),
+            OutMut::U8(c, p) => driver::run(tier, operands, Quantized::new(p), c, ws, threads),
+            OutMut::I8(c, p) => driver::run(tier, operands, Quantized::new(p), c, ws, threads),
+        }
+    }
 }
 
 impl Workspace {
@@ -146,7 +157,15 @@ impl Workspace {
     /// pool the number of its threads counts: call this inside the pool.
     #[must_use]
     pub fn required(isa: Isa, m: usize, n: usize, k: usize, threads: Threads) -> usize {
-        let _ = (isa, m, n, k, threads);
-        0
+        struct Required(usize, usize, usize, Threads);
+        impl Visit for Required {
+            type Output = usize;
+            fn visit<T: Tier>(self, _tier: T) -> usize {
+                let Required(m, n, k, threads) = self;
+                let plan = Plan::new::<T::Int8>(m, n, k, threads.count());
+                plan.total_lines().saturating_mul(size_of::<Line>())
+            }
+        }
+        isa.dispatch(Required(m, n, k, threads))
     }
 }

@@ -8,6 +8,9 @@ use core::fmt;
 
 use crate::KernelError;
 use crate::arch::scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use crate::arch::x86_64;
+use crate::kernel::Microkernel;
 
 /// Work that runs inside a tier's door: compiled once for every tier, with its instructions.
 ///
@@ -20,10 +23,24 @@ pub(crate) trait Task {
     fn run<T: Tier>(self, tier: T) -> Self::Output;
 }
 
+/// Work that is told the tier but runs outside its door: it enters when it needs to.
+pub(crate) trait Visit {
+    /// What the work gives back.
+    type Output;
+    /// Is told the tier.
+    fn visit<T: Tier>(self, tier: T) -> Self::Output;
+}
+
 /// A token type: its values prove that the tier's instructions run.
 pub(crate) trait Tier: Copy + Send + Sync + 'static {
+    /// The microkernel of integer products of bytes.
+    type Int8: Microkernel;
+
     /// A token, if this processor (or, without `std`, the compile target) has the instructions.
     fn detect() -> Option<Self>;
+
+    /// The microkernel of integer products of bytes.
+    fn int8(self) -> Self::Int8;
 
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;
@@ -63,6 +80,12 @@ macro_rules! tiers {
                 match self.0 { $( $(#[cfg($gate)])? Token::$variant(token) => token.enter(task), )* }
             }
 
+            /// Chooses the code for the tier, once, without entering its door.
+            #[inline]
+            pub(crate) fn dispatch<V: Visit>(self, visitor: V) -> V::Output {
+                match self.0 { $( $(#[cfg($gate)])? Token::$variant(token) => visitor.visit(token), )* }
+            }
+
             /// The tier's name, as [`Isa::from_name`] reads it.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -75,6 +98,12 @@ macro_rules! tiers {
 
 tiers! {
     Scalar(Scalar) = "scalar", "the scalar tier runs everywhere";
+    #[cfg(all(target_arch = "x86_64", feature = "avx2"))]
+    Avx2(x86_64::avx2::Avx2) = "avx2",
+        "it needs an x86-64 processor with avx2, fma and f16c, and the feature `avx2`";
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    Avx512Vnni(x86_64::avx512vnni::Avx512Vnni) = "avx512_vnni",
+        "it needs an x86-64 processor with avx512 f, bw, dq, vl and vnni, and the feature `avx512`";
 }
 
 /// An instruction set tier that runs on this machine.

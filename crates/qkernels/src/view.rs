@@ -182,6 +182,12 @@ impl<'a, T> MatMut<'a, T> {
         self.row_stride
     }
 
+    /// The first element.
+    #[inline]
+    pub(crate) const fn as_mut_ptr(&mut self) -> *mut T {
+        self.data.as_mut_ptr()
+    }
+
     /// The elements of row `i`, or `None` outside the matrix.
     #[must_use]
     #[inline]

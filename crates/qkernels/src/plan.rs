@@ -1,0 +1,216 @@
+//! How a product is cut up: a pure function of the shape, the kernel and the number of threads.
+
+use core::ops::Range;
+
+use crate::kernel::Microkernel;
+use crate::pack::Panels;
+use crate::workspace::Line;
+
+/// Columns that the epilogue handles at a time; column data is padded to whole chunks.
+pub(crate) const CHUNK: usize = 16;
+
+/// Bytes of A that one block may hold, so that it stays in L2 (1 MiB on the processors measured)
+/// beside a panel of B and what the next panel's prefetch brings in.
+const BLOCK_BYTES: usize = 384 << 10;
+
+/// Depth of a block in K. Whole depths keep the sums in registers; beyond this a panel of B would
+/// outgrow L2, and the sums' extra trip through memory costs less than a thousandth.
+const BLOCK_DEPTH: usize = 4096;
+
+/// Multiplications that a share must at least have to be worth another thread: waking one costs
+/// some microseconds.
+const SHARE_WORK: usize = 1 << 21;
+
+/// How a product is cut up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    /// K in whole groups.
+    pub(crate) depth: usize,
+    /// Depth of a block in K: whole groups.
+    pub(crate) block_depth: usize,
+    /// Shares across rows and across panels.
+    pub(crate) parts: (usize, usize),
+    /// Rows of a block.
+    pub(crate) block_rows: usize,
+    /// Distance of rows of A where they are copied, in elements.
+    pub(crate) lhs_stride: usize,
+    /// Rows of the tile buffer: those of a block when K is cut, else those of a tile.
+    pub(crate) acc_rows: usize,
+    /// Distance of rows of the tile buffer.
+    pub(crate) acc_stride: usize,
+    /// Elements of each per-column array.
+    pub(crate) columns: usize,
+    /// Lines of scratch for column data.
+    pub(crate) column_lines: usize,
+    /// Lines of scratch for copied rows of A, for the tile buffer, and for each of the two arrays
+    /// of row terms.
+    pub(crate) lhs_lines: usize,
+    pub(crate) acc_lines: usize,
+    pub(crate) term_lines: usize,
+    /// Lines of scratch for each share: all of these.
+    pub(crate) share_lines: usize,
+}
+
+/// Arrays of per-column data: initial sums, scales, float bias, zero points of B.
+pub(crate) const COLUMN_ARRAYS: usize = 4;
+
+/// Lines that hold `n` elements of `size` bytes; saturates, so that an absurd size fails to
+/// allocate instead of wrapping.
+fn lines(n: usize, size: usize) -> usize {
+    n.saturating_mul(size).div_ceil(size_of::<Line>())
+}
+
+impl Plan {
+    pub(crate) fn new<K: Microkernel>(m: usize, n: usize, k: usize, threads: usize) -> Plan {
+        let depth = k.div_ceil(K::KG).saturating_mul(K::KG);
+        let parts = split(
+            m,
+            n.div_ceil(K::NR),
+            m.saturating_mul(n).saturating_mul(k),
+            threads,
+        );
+        let share_rows = m.div_ceil(parts.0);
+        let tallest = K::ROWS.iter().copied().fold(1, usize::max);
+
+        // Rows start a cache line apart from a multiple of 4 KiB, or a tile's rows would all
+        // compete for one set of L1.
+        let bytes = depth.saturating_mul(size_of::<K::Lhs>());
+        let padded = bytes.div_ceil(64).saturating_mul(64);
+        let padded = if padded % 512 == 0 {
+            padded.saturating_add(64)
+        } else {
+            padded
+        };
+
+        let fitting = (BLOCK_BYTES / padded.max(1)).max(4 * tallest);
+        let blocks = share_rows.div_ceil(fitting).max(1);
+        let full_panel_rows = K::ROWS[K::ROWS.len() - 1];
+        let block_rows = share_rows
+            .div_ceil(blocks)
+            .next_multiple_of(full_panel_rows);
+        let block_rows = block_rows.min(share_rows).max(1);
+
+        // Blocks in K of equal length.
+        let cuts = depth.div_ceil(BLOCK_DEPTH).max(1);
+        let block_depth = depth.div_ceil(cuts).next_multiple_of(K::KG).max(K::KG);
+
+        let acc_rows = if block_depth < depth {
+            block_rows
+        } else {
+            tallest
+        };
+        let acc_stride = K::NR.next_multiple_of(CHUNK);
+        let columns = n.div_ceil(CHUNK).saturating_add(2).saturating_mul(CHUNK);
+        let lhs_lines = lines(block_rows.max(tallest), padded);
+        let acc_lines = lines(acc_rows.saturating_mul(acc_stride), size_of::<i32>());
+        let term_lines = lines(block_rows, size_of::<i32>());
+        Plan {
+            m,
+            n,
+            k,
+            depth,
+            block_depth,
+            parts,
+            block_rows,
+            lhs_stride: padded / size_of::<K::Lhs>(),
+            acc_rows,
+            acc_stride,
+            columns,
+            column_lines: lines(columns, 4 * COLUMN_ARRAYS),
+            lhs_lines,
+            acc_lines,
+            term_lines,
+            share_lines: lhs_lines
+                .saturating_add(acc_lines)
+                .saturating_add(term_lines.saturating_mul(2)),
+        }
+    }
+
+    pub(crate) fn shares(&self) -> usize {
+        self.parts.0 * self.parts.1
+    }
+
+    /// Rows and panels of share `s`.
+    pub(crate) fn share<K: Microkernel>(&self, s: usize) -> (Range<usize>, Range<usize>) {
+        let (row, col) = (s / self.parts.1, s % self.parts.1);
+        let panels = Panels::new::<K>(self.n).count();
+        (
+            part(self.m, self.parts.0, row),
+            part(panels, self.parts.1, col),
+        )
+    }
+
+    /// Lines of scratch that the whole call needs.
+    pub(crate) fn total_lines(&self) -> usize {
+        self.share_lines
+            .saturating_mul(self.shares())
+            .saturating_add(self.column_lines)
+    }
+}
+
+/// Part `i` of `0..len` cut into `parts` of nearly equal length.
+fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
+    let (short, longer) = (len / parts, len % parts);
+    let start = |i: usize| i * short + i.min(longer);
+    start(i)..start(i + 1)
+}
+
+/// Cuts `rows × panels` into at most `threads` shares so that the largest is smallest; of equal
+/// cuts, the one with the fewest cuts across rows, because every cut there reads all of B again.
+fn split(rows: usize, panels: usize, work: usize, threads: usize) -> (usize, usize) {
+    let threads = threads.min(work / SHARE_WORK);
+    let mut best = (1, 1);
+    let mut least = rows.saturating_mul(panels);
+    for row_parts in 1..=threads.min(rows) {
+        let col_parts = (threads / row_parts).min(panels).max(1);
+        let share = rows.div_ceil(row_parts) * panels.div_ceil(col_parts);
+        if share < least {
+            (best, least) = ((row_parts, col_parts), share);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for len in 0..40 {
+            for parts in 1..9 {
+                let mut next = 0;
+                for i in 0..parts {
+                    let r = part(len, parts, i);
+                    assert_eq!(r.start, next);
+                    assert!(r.len() <= len.div_ceil(parts));
+                    next = r.end;
+                }
+                assert_eq!(next, len);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_balanced_where_there_is_work_enough() {
+        for threads in 1..=64 {
+            let (rows, panels) = (4096, 64);
+            let (r, c) = split(rows, panels, usize::MAX, threads);
+            assert!(r * c <= threads);
+            let worst = rows.div_ceil(r) * panels.div_ceil(c);
+            assert!(
+                worst * threads * 10 <= rows * panels * 11,
+                "{threads}: {r}x{c}"
+            );
+        }
+    }
+
+    #[test]
+    fn small_products_stay_single() {
+        assert_eq!(split(49, 1, 49 * 576 * 64, 2), (1, 1));
+        assert_eq!(split(0, 0, 0, 8), (1, 1));
+    }
+}

@@ -1,0 +1,34 @@
+//! Reproducible data in which extreme values are common.
+
+use alloc::vec::Vec;
+
+/// A small generator (Knuth's MMIX constants), so that a case is its seed.
+#[derive(Clone)]
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+
+    pub(crate) fn below(&mut self, n: u32) -> u32 {
+        self.next() % n
+    }
+
+    /// Bytes of one of the kinds that break kernels: any values, only extremes, all equal.
+    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        const EXTREMES: [u8; 6] = [0, 1, 127, 128, 129, 255];
+        match self.below(4) {
+            0 => {
+                let b = EXTREMES[self.below(6) as usize];
+                alloc::vec![b; n]
+            }
+            1 => (0..n).map(|_| EXTREMES[self.below(6) as usize]).collect(),
+            _ => (0..n).map(|_| self.next() as u8).collect(),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Test-only tiers with odd tiles, so that the driver's corners run on every machine.
+
+use crate::Lhs;
+use crate::isa::{Task, Tier};
+use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, check_tile};
+
+/// A tier whose kernel has tiles of `R` rows by `V` units of `U` columns, and groups of `G`. With
+/// `SHIFT` it reads a signed A as unsigned bytes, and an unsigned one in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Fake<const R: usize, const U: usize, const V: usize, const G: usize>;
+
+/// As [`Fake`], reading bytes in place and shifting signed ones.
+#[derive(Clone, Copy)]
+pub(crate) struct FakeBytes<const R: usize, const U: usize, const V: usize, const G: usize>;
+
+macro_rules! fake {
+    ($name:ident, $lhs:ty, $shift:literal, $id:literal) => {
+        impl<const R: usize, const U: usize, const V: usize, const G: usize> Tier
+            for $name<R, U, V, G>
+        {
+            type Int8 = Self;
+
+            fn detect() -> Option<Self> {
+                Some($name)
+            }
+
+            fn int8(self) -> Self {
+                self
+            }
+
+            fn enter<K: Task>(self, task: K) -> K::Output {
+                task.run(self)
+            }
+        }
+
+        impl<const R: usize, const U: usize, const V: usize, const G: usize> Microkernel
+            for $name<R, U, V, G>
+        {
+            const ID: &'static str = $id;
+            const KG: usize = G;
+            const UNIT: usize = U;
+            const NR: usize = U * V;
+            // Narrow panels have higher tiles.
+            const ROWS: &'static [usize] = &[2 * R, R + 1, R, R];
+            const SIGNED_LHS_SHIFT: i32 = $shift;
+            type Lhs = $lhs;
+            type Rhs = i16;
+
+            fn lhs<A: Lhs>(a: A) -> $lhs {
+                <$lhs>::try_from(a.to_i32() + crate::kernel::lhs_shift::<Self, A>()).unwrap()
+            }
+
+            fn rhs(b: i8) -> i16 {
+                b.into()
+            }
+
+            fn accumulate(
+                self,
+                a: LhsTile<'_, $lhs>,
+                b: RhsPanel<'_, i16>,
+                init: Option<&[i32]>,
+                out: &mut AccTile<'_>,
+            ) {
+                check_tile::<Self>(&a, &b, init, out);
+                let width = b.width();
+                assert!(a.rows() <= Self::ROWS[width / U - 1]);
+                for r in 0..a.rows() {
+                    let out = out.row_mut(r);
+                    for j in 0..width {
+                        let mut sum = init.map_or(out[j], |i| i[j]);
+                        for (k, &x) in a.row(r).iter().enumerate() {
+                            let y = b.data()[k / G * G * width + j * G + k % G];
+                            sum = sum.wrapping_add(i32::from(x) * i32::from(y));
+                        }
+                        out[j] = sum;
+                    }
+                }
+            }
+        }
+    };
+}
+fake!(Fake, i16, 0, "fake/i16");
+fake!(FakeBytes, u8, 128, "fake/u8");

@@ -1,0 +1,5 @@
+//! The contract, checked for any tier: the same bits as plain scalar code.
+
+mod data;
+mod fakes;
+mod gemm;
