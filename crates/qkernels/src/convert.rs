@@ -3,16 +3,19 @@
 //! Narrowing rounds to nearest even, keeps ±∞ and subnormals, and quietens NaN: the sign and the
 //! upper payload bits stay and the quiet bit is set. Widening is exact, and quietens NaN alike.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::error::check_len;
 use crate::isa::{Task, Tier};
+use crate::portable::{bf16_bits_to_f32, f32_to_bf16_bits};
 use crate::{Isa, KernelError};
 
 macro_rules! conversions {
     ($(
         $(#[$doc:meta])*
-        $name:ident($task:ident): $from:ty => $to:ty, $one:expr;
+        $name:ident($task:ident): $from:ty => $to:ty,
+        |$tier:ident, $x:ident, $out:ident| $body:expr;
     )*) => {$(
         $(#[$doc])*
         ///
@@ -34,10 +37,9 @@ macro_rules! conversions {
             type Output = ();
 
             #[inline(always)]
-            fn run<T: Tier>(self, _tier: T) {
-                for (o, &x) in self.out.iter_mut().zip(self.x) {
-                    *o = $one(x);
-                }
+            fn run<T: Tier>(self, $tier: T) {
+                let ($x, $out) = (self.x, self.out);
+                $body
             }
         }
     )*};
@@ -45,11 +47,28 @@ macro_rules! conversions {
 
 conversions! {
     /// Rounds f32 to f16.
-    f32_to_f16(NarrowF16): f32 => f16, f16::from_f32_const;
+    ///
+    /// ```
+    /// use qkernels::{Isa, convert::f32_to_f16};
+    /// use half::f16;
+    /// let mut h = [f16::ZERO; 2];
+    /// f32_to_f16(Isa::detect(), &[1.0, 1e9], &mut h)?;
+    /// assert_eq!(h, [f16::ONE, f16::INFINITY]);
+    /// # Ok::<(), qkernels::KernelError>(())
+    /// ```
+    f32_to_f16(NarrowF16): f32 => f16,
+    |tier, x, out| tier.f32_to_f16(x, out.reinterpret_cast_mut());
     /// Widens f16 to f32.
-    f16_to_f32(WidenF16): f16 => f32, f16::to_f32_const;
+    f16_to_f32(WidenF16): f16 => f32,
+    |tier, x, out| tier.f16_to_f32(x.reinterpret_cast(), out);
     /// Rounds f32 to bf16.
-    f32_to_bf16(NarrowBf16): f32 => bf16, bf16::from_f32;
+    f32_to_bf16(NarrowBf16): f32 => bf16,
+    |_tier, x, out| for (o, &x) in out.iter_mut().zip(x) {
+        *o = bf16::from_bits(f32_to_bf16_bits(x));
+    };
     /// Widens bf16 to f32.
-    bf16_to_f32(WidenBf16): bf16 => f32, bf16::to_f32;
+    bf16_to_f32(WidenBf16): bf16 => f32,
+    |_tier, x, out| for (o, &x) in out.iter_mut().zip(x) {
+        *o = bf16_bits_to_f32(x.to_bits());
+    };
 }

@@ -33,11 +33,7 @@ impl<A: Lhs> Task for Dot<'_, A> {
     type Output = i32;
 
     #[inline(always)]
-    fn run<T: Tier>(self, _tier: T) -> i32 {
-        self.a
-            .iter()
-            .zip(self.b)
-            .map(|(&a, &b)| a.to_i32() * i32::from(b))
-            .sum()
+    fn run<T: Tier>(self, tier: T) -> i32 {
+        tier.dot(self.a, self.b)
     }
 }

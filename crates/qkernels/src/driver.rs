@@ -274,7 +274,7 @@ impl<A: Lhs, S: Store, R: bytemuck::Pod + Send + Sync> Task for Share<'_, A, S, 
 #[inline(always)]
 fn in_place<'a, A: Lhs, L: bytemuck::Pod>(a: &MatRef<'a, A>) -> Option<&'a [L]> {
     // Rows apart by a multiple of a large power of two compete for few sets of L1.
-    let spread = a.row_stride() % 512 != 0 || a.rows() == 1;
+    let spread = !a.row_stride().is_multiple_of(512) || a.rows() == 1;
     (spread && TypeId::of::<A>() == TypeId::of::<L>()).then(|| bytemuck::cast_slice(a.data()))
 }
 

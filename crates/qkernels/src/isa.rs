@@ -8,9 +8,8 @@ use core::fmt;
 
 use crate::KernelError;
 use crate::arch::scalar::Scalar;
-#[cfg(target_arch = "x86_64")]
-use crate::arch::x86_64;
 use crate::kernel::Microkernel;
+use crate::{Lhs, portable};
 
 /// Work that runs inside a tier's door: compiled once for every tier, with its instructions.
 ///
@@ -44,6 +43,34 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
 
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;
+
+    // What follows has a plain form that every tier can run; a tier overrides it where it has an
+    // instruction that the compiler does not find by itself. All run inside the door.
+
+    /// `Σ a[i] · b[i]` modulo 2^32, over the shorter length.
+    #[inline(always)]
+    fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
+        portable::dot(a, b)
+    }
+
+    /// Rounds f32 to the bits of f16, over the shorter length.
+    #[inline(always)]
+    fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
+        portable::f32_to_f16(x, out);
+    }
+
+    /// Widens the bits of f16 to f32, over the shorter length.
+    #[inline(always)]
+    fn f16_to_f32(self, x: &[u16], out: &mut [f32]) {
+        portable::f16_to_f32(x, out);
+    }
+
+    /// Repeats the multiply-accumulate of the integer kernel on registers only; gives the number
+    /// of operations done.
+    #[inline(always)]
+    fn int8_limit(self, iterations: u64) -> u64 {
+        portable::int8_limit(iterations)
+    }
 }
 
 /// Expands the table of tiers. Lines are ordered: a later tier is preferred over an earlier one.
@@ -99,10 +126,10 @@ macro_rules! tiers {
 tiers! {
     Scalar(Scalar) = "scalar", "the scalar tier runs everywhere";
     #[cfg(all(target_arch = "x86_64", feature = "avx2"))]
-    Avx2(x86_64::avx2::Avx2) = "avx2",
+    Avx2(crate::arch::x86_64::avx2::Avx2) = "avx2",
         "it needs an x86-64 processor with avx2, fma and f16c, and the feature `avx2`";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    Avx512Vnni(x86_64::avx512vnni::Avx512Vnni) = "avx512_vnni",
+    Avx512Vnni(crate::arch::x86_64::avx512vnni::Avx512Vnni) = "avx512_vnni",
         "it needs an x86-64 processor with avx512 f, bw, dq, vl and vnni, and the feature `avx512`";
 }
 

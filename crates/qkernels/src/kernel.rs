@@ -89,23 +89,6 @@ impl<'a, L> LhsTile<'a, L> {
         self.rows
     }
 
-    #[inline(always)]
-    pub(crate) fn stride(&self) -> usize {
-        self.stride
-    }
-
-    #[inline(always)]
-    pub(crate) fn depth(&self) -> usize {
-        self.depth
-    }
-
-    /// First element; row `r` is valid for reads from `r · stride` for `depth` elements.
-    #[inline(always)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub(crate) fn as_ptr(&self) -> *const L {
-        self.data.as_ptr()
-    }
-
     /// Row `r`.
     #[inline(always)]
     pub(crate) fn row(&self, r: usize) -> &'a [L] {
@@ -127,6 +110,7 @@ impl<'a, R> RhsPanel<'a, R> {
     }
 
     #[inline(always)]
+    #[allow(dead_code, reason = "only kernels with more than one width ask")]
     pub(crate) fn width(&self) -> usize {
         self.width
     }
@@ -188,30 +172,6 @@ impl<'a> AccTile<'a> {
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    #[inline(always)]
-    pub(crate) fn width(&self) -> usize {
-        self.width
-    }
-
-    #[inline(always)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub(crate) fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// First element; row `r` is valid for reads and writes of `width` elements from
-    /// `r · stride`.
-    #[inline(always)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut i32 {
-        self.ptr
-    }
-
     /// Row `r`.
     #[inline(always)]
     pub(crate) fn row_mut(&mut self, r: usize) -> &mut [i32] {
@@ -223,26 +183,57 @@ impl<'a> AccTile<'a> {
     }
 }
 
-/// The shape of one tile, checked so that a kernel may use raw pointers.
+/// A tile as pointers, for kernels in intrinsics.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "only the vector tiers use it")]
+pub(crate) struct RawTile<L, R> {
+    /// Rows of A, `a_stride` apart: each valid for reads of `groups · KG` elements.
+    pub(crate) a: *const L,
+    pub(crate) a_stride: usize,
+    /// Steps of KG in K.
+    pub(crate) groups: usize,
+    /// Valid for reads of `groups · KG · width` elements.
+    pub(crate) b: *const R,
+    /// What the sums start at: rows `init_stride` apart, each valid for reads of `width` elements.
+    pub(crate) init: *const i32,
+    pub(crate) init_stride: usize,
+    /// Where the sums go: rows `c_stride` apart, each valid for reads and writes of `width`
+    /// elements, borrowed exclusively.
+    pub(crate) c: *mut i32,
+    pub(crate) c_stride: usize,
+}
+
+/// Checks that panels fit each other and gives them as pointers.
 ///
 /// # Panics
 ///
-/// When the panels do not fit each other: a bug in the loop nest. With `width = b.width()`: the
-/// tile has at least `a.rows()` rows and `width` columns, B holds `a.depth() · width` elements,
-/// `init` at least `width`, and the depth is whole groups.
+/// When they do not: a bug in the loop nest. Otherwise the promises of [`RawTile`] hold for
+/// `a.rows()` rows and a width of `b.width()` for as long as the panels are borrowed.
 #[inline(always)]
 pub(crate) fn check_tile<K: Microkernel>(
     a: &LhsTile<'_, K::Lhs>,
     b: &RhsPanel<'_, K::Rhs>,
     init: Option<&[i32]>,
-    out: &AccTile<'_>,
-) {
-    let width = b.width();
+    out: &mut AccTile<'_>,
+) -> RawTile<K::Lhs, K::Rhs> {
+    let width = b.width;
     assert!(
-        out.rows() >= a.rows()
-            && out.width() >= width
-            && a.depth() % K::KG == 0
-            && Some(b.data().len()) == a.depth().checked_mul(width)
+        out.rows >= a.rows
+            && out.width >= width
+            && a.depth.is_multiple_of(K::KG)
+            && Some(b.data.len()) == a.depth.checked_mul(width)
             && init.is_none_or(|i| i.len() >= width)
     );
+    let (c, c_stride) = (out.ptr, out.stride);
+    let (init, init_stride) = init.map_or((c.cast_const(), c_stride), |i| (i.as_ptr(), 0));
+    RawTile {
+        a: a.data.as_ptr(),
+        a_stride: a.stride,
+        groups: a.depth / K::KG,
+        b: b.data.as_ptr(),
+        init,
+        init_stride,
+        c,
+        c_stride,
+    }
 }

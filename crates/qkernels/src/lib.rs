@@ -8,6 +8,7 @@
 //! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
 //! | [`min_max`] | the finite range of a tensor, and what is not finite |
 //! | [`convert`] | f16 and bf16 to f32 and back |
+//! | [`limit`] | what the machine can do at best, to measure kernels against |
 //!
 //! # The same bits everywhere
 //!
@@ -33,9 +34,11 @@ mod error;
 mod gemm;
 mod isa;
 mod kernel;
+pub mod limit;
 mod pack;
 mod parallel;
 mod plan;
+mod portable;
 mod quantize;
 mod reduce;
 mod requantize;

@@ -37,8 +37,6 @@ pub(crate) struct Plan {
     pub(crate) block_rows: usize,
     /// Distance of rows of A where they are copied, in elements.
     pub(crate) lhs_stride: usize,
-    /// Rows of the tile buffer: those of a block when K is cut, else those of a tile.
-    pub(crate) acc_rows: usize,
     /// Distance of rows of the tile buffer.
     pub(crate) acc_stride: usize,
     /// Elements of each per-column array.
@@ -79,7 +77,7 @@ impl Plan {
         // compete for one set of L1.
         let bytes = depth.saturating_mul(size_of::<K::Lhs>());
         let padded = bytes.div_ceil(64).saturating_mul(64);
-        let padded = if padded % 512 == 0 {
+        let padded = if padded.is_multiple_of(512) {
             padded.saturating_add(64)
         } else {
             padded
@@ -97,6 +95,7 @@ impl Plan {
         let cuts = depth.div_ceil(BLOCK_DEPTH).max(1);
         let block_depth = depth.div_ceil(cuts).next_multiple_of(K::KG).max(K::KG);
 
+        // The tile buffer holds the rows of a block when K is cut, else those of a tile.
         let acc_rows = if block_depth < depth {
             block_rows
         } else {
@@ -116,7 +115,6 @@ impl Plan {
             parts,
             block_rows,
             lhs_stride: padded / size_of::<K::Lhs>(),
-            acc_rows,
             acc_stride,
             columns,
             column_lines: lines(columns, 4 * COLUMN_ARRAYS),

@@ -311,3 +311,266 @@ proptest! {
         check_both(&Faked(Fake::<2, 3, 4, 7>), case);
     }
 }
+
+/// Sizes with a reason: 0 and 1; a group, a unit, a full panel and every tile height, each one
+/// less and one more. They come from the kernel's own constants.
+fn corner_sizes<K: Microkernel>() -> [Vec<usize>; 3] {
+    let around = |sizes: &mut dyn Iterator<Item = usize>| {
+        let mut all: Vec<usize> = sizes
+            .flat_map(|s| [s.saturating_sub(1), s, s + 1])
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    let rows = around(&mut K::ROWS[..K::NR / K::UNIT].iter().copied().chain([0]));
+    let cols = around(&mut [0, K::UNIT, K::NR, K::NR + K::UNIT].into_iter());
+    let depth = around(&mut [0, K::KG, 2 * K::KG, 5 * K::KG].into_iter());
+    [rows, cols, depth]
+}
+
+fn check_corners<K: Microkernel>(runner: &impl Runner) {
+    let [rows, cols, depth] = corner_sizes::<K>();
+    let mut seed = 0;
+    for &m in &rows {
+        for &n in &cols {
+            for &k in &depth {
+                seed += 1;
+                let pick = |count: u64| (seed * 7 / count % 3) as u8;
+                let case = Case {
+                    m,
+                    n,
+                    k,
+                    gap: (seed % 2) as usize,
+                    offset: (seed % 3) as usize,
+                    layout: Layout::RowMajor,
+                    za: pick(1),
+                    zb: pick(3),
+                    scale: pick(9),
+                    bias: true,
+                    bias_f32: seed % 2 == 0,
+                    clamp: seed % 3 == 0,
+                    output: (seed % 4) as u8,
+                    threads: Threads::Single,
+                    seed,
+                };
+                check_both(runner, case);
+            }
+        }
+    }
+}
+
+#[test]
+fn corners_of_every_kernel_equal_scalar_code() {
+    struct Corners(Isa);
+    impl Visit for Corners {
+        type Output = ();
+        fn visit<T: Tier>(self, _tier: T) {
+            check_corners::<T::Int8>(&self.0);
+        }
+    }
+    for isa in Isa::available() {
+        isa.dispatch(Corners(isa));
+    }
+    check_corners::<Fake<3, 5, 1, 2>>(&Faked(Fake::<3, 5, 1, 2>));
+    check_corners::<FakeBytes<2, 3, 4, 3>>(&Faked(FakeBytes::<2, 3, 4, 3>));
+}
+
+/// Depths at which K is cut into blocks, and blocks of rows: one less, equal, one more.
+#[test]
+fn block_edges_equal_scalar_code() {
+    for isa in Isa::available() {
+        for (m, n, k) in [
+            (7, 17, 4095),
+            (7, 65, 4096),
+            (13, 17, 4097),
+            (3, 5, 8193),
+            (170, 3, 4100),
+        ] {
+            for output in 0..4 {
+                let case = Case {
+                    m,
+                    n,
+                    k,
+                    gap: 1,
+                    offset: 1,
+                    layout: Layout::Transposed,
+                    za: 1,
+                    zb: output % 2,
+                    scale: 2,
+                    bias: true,
+                    bias_f32: false,
+                    clamp: false,
+                    output,
+                    threads: Threads::Single,
+                    seed: k as u64,
+                };
+                check_both(&isa, case);
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_are_exact_at_the_depth_bound_and_refused_beyond() {
+    for isa in Isa::available() {
+        let run = |k: usize| {
+            let (a, b) = (vec![255u8; k], vec![-128i8; k]);
+            let packed = PackedB::pack(isa, MatRef::new(&b, k, 1)?, Layout::RowMajor)?;
+            let mut c = [0i32];
+            let out = OutMut::I32(MatMut::new(&mut c, 1, 1)?);
+            let (zp, ep) = (ZeroPoints::default(), Epilogue::default());
+            let a = MatRef::new(&a, 1, k)?;
+            crate::gemm(
+                a,
+                &packed,
+                zp,
+                &ep,
+                out,
+                &mut Workspace::new(),
+                Threads::Single,
+            )?;
+            Ok(c[0])
+        };
+        assert_eq!(run(65_793), Ok(-255 * 128 * 65_793), "{isa}");
+        assert!(
+            matches!(run(65_794), Err(KernelError::Depth { max: 65_793, .. })),
+            "{isa}"
+        );
+    }
+}
+
+#[test]
+fn weights_of_another_kernel_are_refused_by_name() {
+    let b = MatRef::new(&[1i8], 1, 1).unwrap();
+    let packed = PackedB::pack_for::<Fake<3, 5, 1, 2>>(Isa::SCALAR, b, Layout::RowMajor).unwrap();
+    let mut c = [7i32];
+    let e = crate::gemm(
+        MatRef::new(&[1u8], 1, 1).unwrap(),
+        &packed,
+        ZeroPoints::default(),
+        &Epilogue::default(),
+        OutMut::I32(MatMut::new(&mut c, 1, 1).unwrap()),
+        &mut Workspace::new(),
+        Threads::Single,
+    )
+    .unwrap_err();
+    assert!(
+        matches!(
+            e,
+            KernelError::PackedFor {
+                packed: "fake/i16",
+                asked: "scalar/i8/1x8"
+            }
+        ),
+        "{e}"
+    );
+    assert_eq!(c, [7]);
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_typed_errors_and_write_nothing() {
+    let isa = Isa::detect();
+    let b = MatRef::new(&[1i8; 6], 2, 3).unwrap();
+    let packed = PackedB::pack(isa, b, Layout::RowMajor).unwrap();
+    let mut c = [5u8; 6];
+    let mut run = |cols: usize, zp: ZeroPoints<'_>, ep: Epilogue<'_>, p: OutParams| {
+        let e = crate::gemm(
+            MatRef::new(&[1u8; 6], 2, cols).unwrap(),
+            &packed,
+            zp,
+            &ep,
+            OutMut::U8(MatMut::new(&mut c, 2, 3).unwrap(), p),
+            &mut Workspace::new(),
+            Threads::Single,
+        )
+        .unwrap_err();
+        assert_eq!(c, [5; 6]);
+        e
+    };
+    let (zp, ep) = (ZeroPoints::default(), Epilogue::default());
+    let p = OutParams {
+        zero_point: 0,
+        min: 0,
+        max: 255,
+    };
+    assert!(matches!(
+        run(3, zp, ep, p),
+        KernelError::Shape { what: "a", .. }
+    ));
+    let za = ZeroPoints {
+        a: ZeroPoint::Vector(&[1]),
+        ..zp
+    };
+    assert!(matches!(
+        run(2, za, ep, p),
+        KernelError::Length { expected: 2, .. }
+    ));
+    let zb = ZeroPoints {
+        b: ZeroPoint::Vector(&[1, 2]),
+        ..zp
+    };
+    assert!(matches!(
+        run(2, zb, ep, p),
+        KernelError::Length { expected: 3, .. }
+    ));
+    let far = ZeroPoints {
+        a: ZeroPoint::Tensor(i32::MAX),
+        ..zp
+    };
+    assert!(matches!(run(2, far, ep, p), KernelError::Depth { .. }));
+    let bias = Epilogue {
+        bias: Some(&[0, 0]),
+        ..ep
+    };
+    assert!(matches!(
+        run(2, zp, bias, p),
+        KernelError::Length { what: "bias", .. }
+    ));
+    let bias = Epilogue {
+        bias: Some(&[0, i32::MIN, 0]),
+        ..ep
+    };
+    assert!(matches!(
+        run(2, zp, bias, p),
+        KernelError::Bias {
+            given: i32::MIN,
+            ..
+        }
+    ));
+    let scale = Epilogue {
+        scale: Scale::Channel(&[1.0]),
+        ..ep
+    };
+    assert!(matches!(
+        run(2, zp, scale, p),
+        KernelError::Length { what: "scale", .. }
+    ));
+    let clamp = Epilogue {
+        clamp: Some((0.0, f32::NAN)),
+        ..ep
+    };
+    assert!(matches!(run(2, zp, clamp, p), KernelError::Clamp { .. }));
+    let clamp = Epilogue {
+        clamp: Some((0.0, 1.0)),
+        ..ep
+    };
+    assert!(matches!(
+        run(2, zp, clamp, p),
+        KernelError::Epilogue { step: "clamp", .. }
+    ));
+    for bad in [
+        OutParams {
+            zero_point: 256,
+            ..p
+        },
+        OutParams {
+            min: 9,
+            max: 8,
+            ..p
+        },
+        OutParams { max: 256, ..p },
+    ] {
+        assert!(matches!(run(2, zp, ep, bad), KernelError::OutParams { .. }));
+    }
+}

@@ -11,7 +11,7 @@ use core::arch::x86_64::*;
 use super::has_features;
 use crate::Lhs;
 use crate::isa::{Task, Tier};
-use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, check_tile};
+use crate::kernel::{AccTile, LhsTile, Microkernel, RawTile, RhsPanel, check_tile};
 
 /// The proof that AVX2, FMA and F16C run.
 #[derive(Clone, Copy)]
@@ -36,6 +36,32 @@ impl Tier for Avx2 {
         }
         // SAFETY: `self` is only made by `detect`, which saw all of these features.
         unsafe { door(self, task) }
+    }
+
+    #[inline(always)]
+    fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
+        let a: &[u8] = bytemuck::cast_slice(a);
+        let n = a.len().min(b.len());
+        // SAFETY: `self` proves the instructions.
+        unsafe { dot(&a[..n], &b[..n], A::DTYPE.is_signed()) }
+    }
+
+    #[inline(always)]
+    fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { f32_to_f16(x, out) }
+    }
+
+    #[inline(always)]
+    fn f16_to_f32(self, x: &[u16], out: &mut [f32]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { f16_to_f32(x, out) }
+    }
+
+    #[inline(always)]
+    fn int8_limit(self, iterations: u64) -> u64 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { int8_limit(iterations) }
     }
 }
 
@@ -68,39 +94,15 @@ impl Microkernel for Avx2 {
         init: Option<&[i32]>,
         out: &mut AccTile<'_>,
     ) {
-        check_tile::<Self>(&a, &b, init, out);
+        let raw = check_tile::<Self>(&a, &b, init, out);
         let tile = TILES[b.width() / Self::UNIT - 1][a.rows() - 1];
-        let stride = out.stride();
-        let c = out.as_mut_ptr();
-        let (init, init_stride) = init.map_or((c.cast_const(), stride), |i| (i.as_ptr(), 0));
-        // SAFETY: `self` proves the instructions. `check_tile` saw that A has `rows` rows of whole
-        // groups, B `depth · width` elements, and that `init` (of stride 0) and `out` hold `width`
-        // elements in each of the rows; the table is indexed by just that shape.
-        unsafe {
-            tile(
-                a.as_ptr(),
-                a.stride(),
-                a.depth() / Self::KG,
-                b.data().as_ptr(),
-                init,
-                init_stride,
-                c,
-                stride,
-            );
-        }
+        // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
+        // the rows and the width by which the table is indexed.
+        unsafe { tile(raw) }
     }
 }
 
-type Tile = unsafe fn(
-    a: *const i16,
-    a_stride: usize,
-    groups: usize,
-    b: *const i8,
-    init: *const i32,
-    init_stride: usize,
-    c: *mut i32,
-    c_stride: usize,
-);
+type Tile = unsafe fn(RawTile<i16, i8>);
 
 /// Tiles by units of width, then by rows.
 static TILES: [&[Tile]; 2] = [
@@ -126,45 +128,130 @@ static TILES: [&[Tile]; 2] = [
 ///
 /// # Safety
 ///
-/// The instructions run; A is valid for reads of `2 · groups` elements from each of `R` rows, B of
-/// `16 · V · groups` bytes, `init` and `c` of `8 · V` elements from each of `R` rows.
+/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `8 · V` columns.
 #[target_feature(enable = "avx2")]
-unsafe fn tile<const R: usize, const V: usize>(
-    a: *const i16,
-    a_stride: usize,
-    groups: usize,
-    b: *const i8,
-    init: *const i32,
-    init_stride: usize,
-    c: *mut i32,
-    c_stride: usize,
-) {
+unsafe fn tile<const R: usize, const V: usize>(t: RawTile<i16, i8>) {
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
     // `v < V`, groups `g < groups`. Loads and stores are the unaligned ones.
     unsafe {
         let mut acc = [[_mm256_setzero_si256(); V]; R];
-        for r in 0..R {
-            for v in 0..V {
-                acc[r][v] = _mm256_loadu_si256(init.add(r * init_stride + 8 * v).cast());
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (v, acc) in acc.iter_mut().enumerate() {
+                *acc = _mm256_loadu_si256(t.init.add(r * t.init_stride + 8 * v).cast());
             }
         }
-        for g in 0..groups {
+        for g in 0..t.groups {
             let mut bv = [_mm256_setzero_si256(); V];
             for (v, bv) in bv.iter_mut().enumerate() {
-                *bv = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(16 * (V * g + v)).cast()));
+                *bv = _mm256_cvtepi8_epi16(_mm_loadu_si128(t.b.add(16 * (V * g + v)).cast()));
             }
             for (r, acc) in acc.iter_mut().enumerate() {
-                let pair = a.add(r * a_stride + 2 * g).cast::<i32>().read_unaligned();
+                let pair =
+                    t.a.add(r * t.a_stride + 2 * g)
+                        .cast::<i32>()
+                        .read_unaligned();
                 let av = _mm256_set1_epi32(pair);
                 for (acc, bv) in acc.iter_mut().zip(bv) {
                     *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(av, bv));
                 }
             }
         }
-        for r in 0..R {
-            for v in 0..V {
-                _mm256_storeu_si256(c.add(r * c_stride + 8 * v).cast(), acc[r][v]);
+        for (r, acc) in acc.iter().enumerate() {
+            for (v, acc) in acc.iter().enumerate() {
+                _mm256_storeu_si256(t.c.add(r * t.c_stride + 8 * v).cast(), *acc);
             }
         }
     }
+}
+
+/// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.
+#[target_feature(enable = "avx2")]
+fn dot(a: &[u8], b: &[i8], signed: bool) -> i32 {
+    debug_assert_eq!(a.len(), b.len());
+    /// Vectors a step, and sums that are added up apart, to hide the latency.
+    const LANES: usize = 4;
+    let mut acc = [_mm256_setzero_si256(); LANES];
+    let (a_steps, a_rest) = a.as_chunks::<{ 16 * LANES }>();
+    let (b_steps, b_rest) = b.as_chunks::<{ 16 * LANES }>();
+    for (a, b) in a_steps.iter().zip(b_steps) {
+        for (lane, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: vector `lane < LANES` of arrays of `16 · LANES` bytes.
+            let (a, b) = unsafe {
+                let a = _mm_loadu_si128(a.as_ptr().add(16 * lane).cast());
+                (a, _mm_loadu_si128(b.as_ptr().add(16 * lane).cast()))
+            };
+            let a = if signed {
+                _mm256_cvtepi8_epi16(a)
+            } else {
+                _mm256_cvtepu8_epi16(a)
+            };
+            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(a, _mm256_cvtepi8_epi16(b)));
+        }
+    }
+    let sum = _mm256_add_epi32(
+        _mm256_add_epi32(acc[0], acc[1]),
+        _mm256_add_epi32(acc[2], acc[3]),
+    );
+    let mut lanes = [0i32; 8];
+    // SAFETY: an array of eight i32.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
+    let rest = if signed {
+        crate::portable::dot::<i8>(bytemuck::cast_slice(a_rest), b_rest)
+    } else {
+        crate::portable::dot(a_rest, b_rest)
+    };
+    lanes.iter().fold(rest, |sum, &v| sum.wrapping_add(v))
+}
+
+/// Rounds to f16, 8 at a time (`vcvtps2ph`, which keeps subnormals whatever the mode).
+#[target_feature(enable = "avx2,f16c")]
+fn f32_to_f16(x: &[f32], out: &mut [u16]) {
+    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+    let n = x.len().min(out.len());
+    let (xs, x_rest) = x[..n].as_chunks::<8>();
+    let (outs, out_rest) = out[..n].as_chunks_mut::<8>();
+    for (x, out) in xs.iter().zip(outs) {
+        // SAFETY: arrays of 8 elements.
+        unsafe {
+            let half = _mm256_cvtps_ph::<NEAREST>(_mm256_loadu_ps(x.as_ptr()));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), half);
+        }
+    }
+    crate::portable::f32_to_f16(x_rest, out_rest);
+}
+
+/// Widens f16, 8 at a time (`vcvtph2ps`).
+#[target_feature(enable = "avx2,f16c")]
+fn f16_to_f32(x: &[u16], out: &mut [f32]) {
+    let n = x.len().min(out.len());
+    let (xs, x_rest) = x[..n].as_chunks::<8>();
+    let (outs, out_rest) = out[..n].as_chunks_mut::<8>();
+    for (x, out) in xs.iter().zip(outs) {
+        // SAFETY: arrays of 8 elements.
+        unsafe {
+            let half = _mm_loadu_si128(x.as_ptr().cast());
+            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(half));
+        }
+    }
+    crate::portable::f16_to_f32(x_rest, out_rest);
+}
+
+/// `vpmaddwd` and `vpaddd` on 12 independent sums.
+#[target_feature(enable = "avx2")]
+fn int8_limit(iterations: u64) -> u64 {
+    let mut acc = [_mm256_setzero_si256(); 12];
+    let mut a = _mm256_set1_epi16(1);
+    let b = _mm256_set1_epi16(3);
+    for _ in 0..iterations {
+        for acc in &mut acc {
+            // SAFETY: no instruction at all; the compiler only may not know `a` any more, so that
+            // the product is taken every time.
+            unsafe {
+                core::arch::asm!("/* {0} */", inout(ymm_reg) a, options(nomem, nostack, preserves_flags));
+            }
+            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(a, b));
+        }
+    }
+    core::hint::black_box(acc);
+    iterations * 12 * 32
 }

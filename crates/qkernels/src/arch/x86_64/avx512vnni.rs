@@ -10,7 +10,7 @@ use core::arch::x86_64::*;
 use super::has_features;
 use crate::Lhs;
 use crate::isa::{Task, Tier};
-use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, check_tile};
+use crate::kernel::{AccTile, LhsTile, Microkernel, RawTile, RhsPanel, check_tile};
 
 /// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
 #[derive(Clone, Copy)]
@@ -46,6 +46,32 @@ impl Tier for Avx512Vnni {
         // SAFETY: `self` is only made by `detect`, which saw all of these features.
         unsafe { door(self, task) }
     }
+
+    #[inline(always)]
+    fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
+        let a: &[u8] = bytemuck::cast_slice(a);
+        let n = a.len().min(b.len());
+        // SAFETY: `self` proves the instructions.
+        unsafe { dot(&a[..n], &b[..n], A::DTYPE.is_signed()) }
+    }
+
+    #[inline(always)]
+    fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { f32_to_f16(x, out) }
+    }
+
+    #[inline(always)]
+    fn f16_to_f32(self, x: &[u16], out: &mut [f32]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { f16_to_f32(x, out) }
+    }
+
+    #[inline(always)]
+    fn int8_limit(self, iterations: u64) -> u64 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { int8_limit(iterations) }
+    }
 }
 
 impl Microkernel for Avx512Vnni {
@@ -77,39 +103,15 @@ impl Microkernel for Avx512Vnni {
         init: Option<&[i32]>,
         out: &mut AccTile<'_>,
     ) {
-        check_tile::<Self>(&a, &b, init, out);
+        let raw = check_tile::<Self>(&a, &b, init, out);
         let tile = TILES[b.width() / Self::UNIT - 1][a.rows() - 1];
-        let stride = out.stride();
-        let c = out.as_mut_ptr();
-        let (init, init_stride) = init.map_or((c.cast_const(), stride), |i| (i.as_ptr(), 0));
-        // SAFETY: `self` proves the instructions. `check_tile` saw that A has `rows` rows of whole
-        // groups, B `depth · width` elements, and that `init` (of stride 0) and `out` hold `width`
-        // elements in each of the rows; the table is indexed by just that shape.
-        unsafe {
-            tile(
-                a.as_ptr(),
-                a.stride(),
-                a.depth() / Self::KG,
-                b.data().as_ptr(),
-                init,
-                init_stride,
-                c,
-                stride,
-            );
-        }
+        // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
+        // the rows and the width by which the table is indexed.
+        unsafe { tile(raw) }
     }
 }
 
-type Tile = unsafe fn(
-    a: *const u8,
-    a_stride: usize,
-    groups: usize,
-    b: *const i8,
-    init: *const i32,
-    init_stride: usize,
-    c: *mut i32,
-    c_stride: usize,
-);
+type Tile = unsafe fn(RawTile<u8, i8>);
 
 /// Tiles by units of width, then by rows. The last number is how many chains of sums a tile has
 /// in K: a tile of fewer than four sums alone would wait for the latency of the instruction.
@@ -166,48 +168,38 @@ static TILES: [&[Tile]; 4] = [
 ///
 /// # Safety
 ///
-/// The instructions run; A is valid for reads of `4 · groups` bytes from each of `R` rows, B of
-/// `64 · V · groups` bytes, `init` and `c` of `16 · V` elements from each of `R` rows.
+/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `16 · V` columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn tile<const R: usize, const V: usize, const S: usize>(
-    mut a: *const u8,
-    a_stride: usize,
-    groups: usize,
-    mut b: *const i8,
-    init: *const i32,
-    init_stride: usize,
-    c: *mut i32,
-    c_stride: usize,
-) {
+unsafe fn tile<const R: usize, const V: usize, const S: usize>(t: RawTile<u8, i8>) {
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
     // `v < V`, and `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads and stores are
     // the unaligned ones.
     unsafe {
         let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
-        for r in 0..R {
-            for v in 0..V {
-                acc[0][r][v] = _mm512_loadu_si512(init.add(r * init_stride + 16 * v).cast());
+        for (r, acc) in acc[0].iter_mut().enumerate() {
+            for (v, acc) in acc.iter_mut().enumerate() {
+                *acc = _mm512_loadu_si512(t.init.add(r * t.init_stride + 16 * v).cast());
             }
         }
-        for _ in 0..groups / S {
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.groups / S {
             for acc in &mut acc {
-                step::<R, V>(acc, a, a_stride, b);
+                step::<R, V>(acc, a, t.a_stride, b);
                 a = a.add(4);
                 b = b.add(64 * V);
             }
         }
-        for _ in 0..groups % S {
-            step::<R, V>(&mut acc[0], a, a_stride, b);
+        for _ in 0..t.groups % S {
+            step::<R, V>(&mut acc[0], a, t.a_stride, b);
             a = a.add(4);
             b = b.add(64 * V);
         }
         for r in 0..R {
             for v in 0..V {
-                let mut sum = acc[0][r][v];
-                for acc in &acc[1..] {
-                    sum = _mm512_add_epi32(sum, acc[r][v]);
-                }
-                _mm512_storeu_si512(c.add(r * c_stride + 16 * v).cast(), sum);
+                let sum = acc[1..]
+                    .iter()
+                    .fold(acc[0][r][v], |s, a| _mm512_add_epi32(s, a[r][v]));
+                _mm512_storeu_si512(t.c.add(r * t.c_stride + 16 * v).cast(), sum);
             }
         }
     }
@@ -239,4 +231,100 @@ unsafe fn step<const R: usize, const V: usize>(
             }
         }
     }
+}
+
+/// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot(a: &[u8], b: &[i8], signed: bool) -> i32 {
+    debug_assert_eq!(a.len(), b.len());
+    /// Vectors a step, and sums that are added up apart, to hide the latency.
+    const LANES: usize = 4;
+    let flip = _mm512_set1_epi8(if signed { i8::MIN } else { 0 });
+    let mut acc = [_mm512_setzero_si512(); LANES];
+    // Σ of the shift times b, which is in `acc` too much.
+    let mut extra = [_mm512_setzero_si512(); LANES];
+    let mut step = |lane: usize, a: __m512i, b: __m512i| {
+        acc[lane] = _mm512_dpbusd_epi32(acc[lane], _mm512_xor_si512(a, flip), b);
+        if signed {
+            extra[lane] = _mm512_dpbusd_epi32(extra[lane], flip, b);
+        }
+    };
+    let (a_steps, a_rest) = a.as_chunks::<{ 64 * LANES }>();
+    let (b_steps, b_rest) = b.as_chunks::<{ 64 * LANES }>();
+    for (a, b) in a_steps.iter().zip(b_steps) {
+        for lane in 0..LANES {
+            // SAFETY: vector `lane < LANES` of arrays of `64 · LANES` bytes.
+            unsafe {
+                let a = _mm512_loadu_si512(a.as_ptr().add(64 * lane).cast());
+                let b = _mm512_loadu_si512(b.as_ptr().add(64 * lane).cast());
+                step(lane, a, b);
+            }
+        }
+    }
+    for (a, b) in a_rest.chunks(64).zip(b_rest.chunks(64)) {
+        let mask = u64::MAX >> (64 - a.len());
+        // SAFETY: the mask keeps to the bytes of the chunks, of which both have equally many.
+        unsafe {
+            let a = _mm512_maskz_loadu_epi8(mask, a.as_ptr().cast());
+            let b = _mm512_maskz_loadu_epi8(mask, b.as_ptr());
+            step(0, a, b);
+        }
+    }
+    let mut sum = _mm512_setzero_si512();
+    for lane in 0..LANES {
+        sum = _mm512_add_epi32(sum, _mm512_sub_epi32(acc[lane], extra[lane]));
+    }
+    _mm512_reduce_add_epi32(sum)
+}
+
+/// Rounds to f16, 16 at a time (`vcvtps2ph`, which keeps subnormals whatever the mode).
+#[target_feature(enable = "avx512f")]
+fn f32_to_f16(x: &[f32], out: &mut [u16]) {
+    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    let n = x.len().min(out.len());
+    let (xs, x_rest) = x[..n].as_chunks::<16>();
+    let (outs, out_rest) = out[..n].as_chunks_mut::<16>();
+    for (x, out) in xs.iter().zip(outs) {
+        // SAFETY: arrays of 16 elements.
+        unsafe {
+            let half = _mm512_cvtps_ph::<NEAREST>(_mm512_loadu_ps(x.as_ptr()));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
+        }
+    }
+    crate::portable::f32_to_f16(x_rest, out_rest);
+}
+
+/// Widens f16, 16 at a time (`vcvtph2ps`).
+#[target_feature(enable = "avx512f")]
+fn f16_to_f32(x: &[u16], out: &mut [f32]) {
+    let n = x.len().min(out.len());
+    let (xs, x_rest) = x[..n].as_chunks::<16>();
+    let (outs, out_rest) = out[..n].as_chunks_mut::<16>();
+    for (x, out) in xs.iter().zip(outs) {
+        // SAFETY: arrays of 16 elements.
+        unsafe {
+            let half = _mm256_loadu_si256(x.as_ptr().cast());
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(half));
+        }
+    }
+    crate::portable::f16_to_f32(x_rest, out_rest);
+}
+
+/// `vpdpbusd` on 16 independent sums.
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn int8_limit(iterations: u64) -> u64 {
+    let mut acc = [_mm512_setzero_si512(); 16];
+    let mut a = _mm512_set1_epi8(1);
+    for _ in 0..iterations {
+        // SAFETY: no instruction at all; the compiler only may not know `a` any more, so that
+        // nothing moves out of the loop.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(zmm_reg) a, options(nomem, nostack, preserves_flags));
+        }
+        for acc in &mut acc {
+            *acc = _mm512_dpbusd_epi32(*acc, a, a);
+        }
+    }
+    core::hint::black_box(acc);
+    iterations * 16 * 128
 }
