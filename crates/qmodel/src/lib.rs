@@ -14,6 +14,7 @@
 
 mod error;
 mod graph;
+mod integer;
 mod model;
 mod node;
 mod onnx;

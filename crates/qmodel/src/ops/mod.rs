@@ -9,32 +9,41 @@ pub(crate) mod registry;
 
 mod spec;
 
-mod broadcast;
+pub(crate) mod broadcast;
 pub(crate) mod window;
+
+pub(crate) mod microsoft;
 
 mod add;
 pub(crate) mod averagepool;
 mod batchnormalization;
 mod cast;
 pub(crate) mod clip;
-mod concat;
+pub(crate) mod concat;
 mod constant;
 pub(crate) mod conv;
+mod convinteger;
+pub(crate) mod dequantizelinear;
 mod div;
+mod dynamicquantizelinear;
 mod flatten;
 pub(crate) mod gemm;
-mod globalaveragepool;
+pub(crate) mod globalaveragepool;
 mod identity;
 pub(crate) mod matmul;
+pub(crate) mod matmulinteger;
 pub(crate) mod maxpool;
 mod mul;
+pub(crate) mod qlinearconv;
+pub(crate) mod qlinearmatmul;
+pub(crate) mod quantizelinear;
 mod relu;
 mod reshape;
-mod sigmoid;
+pub(crate) mod sigmoid;
 mod softmax;
 mod squeeze;
 mod sub;
-mod transpose;
+pub(crate) mod transpose;
 mod unsqueeze;
 
 use std::sync::Arc;

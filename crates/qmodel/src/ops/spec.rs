@@ -20,8 +20,19 @@ impl Spec<'_> {
         outputs: RangeInclusive<usize>,
         attributes: &[&str],
     ) -> Result<(), ModelError> {
-        arity("inputs", &self.node.inputs, &inputs)?;
-        arity("outputs", &self.node.outputs, &outputs)?;
+        self.check_with_gaps(inputs, &[], outputs, attributes)
+    }
+
+    /// [`check`](Self::check), where inputs of the numbers `gaps` need not be given.
+    pub(crate) fn check_with_gaps(
+        &self,
+        inputs: RangeInclusive<usize>,
+        gaps: &[usize],
+        outputs: RangeInclusive<usize>,
+        attributes: &[&str],
+    ) -> Result<(), ModelError> {
+        arity("inputs", &self.node.inputs, &inputs, gaps)?;
+        arity("outputs", &self.node.outputs, &outputs, &[])?;
         match self
             .node
             .attributes
@@ -123,6 +134,7 @@ fn arity(
     what: &'static str,
     names: &[String],
     allowed: &RangeInclusive<usize>,
+    gaps: &[usize],
 ) -> Result<(), ModelError> {
     // Empty names at the end are operands that are not given.
     let given = names
@@ -130,7 +142,8 @@ fn arity(
         .rposition(|n| !n.is_empty())
         .map_or(0, |i| i + 1);
     let least = *allowed.start();
-    let holes = names.iter().take(least).any(String::is_empty);
+    let mut needed = names.iter().enumerate().take(least);
+    let holes = needed.any(|(i, n)| n.is_empty() && !gaps.contains(&i));
     if allowed.contains(&given) && !holes {
         return Ok(());
     }
