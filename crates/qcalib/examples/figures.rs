@@ -59,6 +59,7 @@ fn main() -> Result<(), qcalib::CalibError> {
                         .expect("finite");
                 });
                 let rate = 4e-9 * n as f64 / seconds;
+                let granularity = granularity.to_string();
                 println!("  {kind:<15} {granularity:<24} {rate:7.2} GB/s");
             }
         }

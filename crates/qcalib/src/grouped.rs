@@ -242,7 +242,18 @@ fn check_finite(x: &[f32]) -> Result<(), CalibError> {
     }
 }
 
-impl<A: Accumulator> Sealed for Grouped<A> {}
+impl<A: Accumulator> Sealed for Grouped<A> {
+    fn wire(&self) -> RecordWire {
+        let store = |g: &Group<A>| GroupWire {
+            extent: ExtentWire::new(&g.extent),
+            more: g.more.to_wire(),
+        };
+        A::record_wire(GroupsWire {
+            settings: self.settings,
+            groups: self.groups.iter().map(store).collect(),
+        })
+    }
+}
 
 impl<A: Accumulator> Observer for Grouped<A> {
     fn kind(&self) -> ObserverKind {
@@ -345,21 +356,7 @@ impl<A: Accumulator> Observer for Grouped<A> {
     }
 
     fn state(&self) -> ObserverState {
-        ObserverState::new(
-            self.granularity,
-            self.policy,
-            A::record_wire(GroupsWire {
-                settings: self.settings,
-                groups: self
-                    .groups
-                    .iter()
-                    .map(|g| GroupWire {
-                        extent: ExtentWire::new(&g.extent),
-                        more: g.more.to_wire(),
-                    })
-                    .collect(),
-            }),
-        )
+        ObserverState::new(self.clone_box())
     }
 }
 

@@ -13,10 +13,16 @@ use crate::observers::{
 use crate::{CalibError, Extent, ObserverState, Policy, ValueRange};
 
 pub(crate) mod sealed {
-    pub trait Sealed {}
+    use crate::state::RecordWire;
+
+    pub trait Sealed {
+        /// The groups in the form in which they are stored.
+        fn wire(&self) -> RecordWire;
+    }
 }
 
-/// Records the values of one tensor, batch after batch, in memory that does not grow with them.
+/// Records the values of one tensor, batch after batch, in memory that does not grow with them
+/// (the moving average alone keeps two numbers a batch).
 ///
 /// Every observer keeps what it keeps as exact integers and exact extremes, so that **the state
 /// is a function of the multiset of values seen, not of the way they came**: any split of the

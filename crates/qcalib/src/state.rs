@@ -23,39 +23,45 @@ use crate::{CalibError, Observer, ObserverKind, Policy};
 /// let mut a = ObserverKind::Histogram.observer(Granularity::PerTensor, Policy::Ignore)?;
 /// a.observe(0, &[0.5, -2.0, f32::NAN], &[3])?;
 /// let json = serde_json::to_string(&a.state()).unwrap();
-/// let b = serde_json::from_str::<ObserverState>(&json).unwrap().into_observer()?;
+/// let b = serde_json::from_str::<ObserverState>(&json).unwrap().into_observer();
 /// assert_eq!(json, serde_json::to_string(&b.state()).unwrap());
 /// # Ok::<(), qcalib::CalibError>(())
 /// ```
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "StateWire")]
-pub struct ObserverState {
-    version: Version,
-    granularity: Granularity,
-    policy: Policy,
-    record: RecordWire,
-}
+pub struct ObserverState(Box<dyn Observer>);
 
 impl ObserverState {
     /// The version that this build writes and reads.
     pub const VERSION: u32 = 1;
 
-    pub(crate) fn new(granularity: Granularity, policy: Policy, record: RecordWire) -> Self {
-        ObserverState {
-            version: Version,
-            granularity,
-            policy,
-            record,
-        }
+    /// The state of an observer.
+    pub(crate) fn new(observer: Box<dyn Observer>) -> Self {
+        ObserverState(observer)
     }
 
-    /// The observer that the state belongs to.
-    ///
-    /// # Errors
-    ///
-    /// None in practice: a state was checked when it was read.
-    pub fn into_observer(self) -> Result<Box<dyn Observer>, CalibError> {
-        self.record.restore(self.granularity, self.policy)
+    /// Which observer it belongs to.
+    #[must_use]
+    pub fn kind(&self) -> ObserverKind {
+        self.0.kind()
+    }
+
+    /// The observer, ready to go on or to be merged.
+    #[must_use]
+    pub fn into_observer(self) -> Box<dyn Observer> {
+        self.0
+    }
+}
+
+impl Serialize for ObserverState {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        StateWire {
+            version: Version,
+            granularity: self.0.granularity(),
+            policy: self.0.policy(),
+            record: self.0.wire(),
+        }
+        .serialize(s)
     }
 }
 
@@ -67,18 +73,12 @@ macro_rules! records {
         #[serde(rename_all = "snake_case")]
         pub enum RecordWire {
             $(
-                #[allow(missing_docs)]
+                #[doc = concat!("Of a ", stringify!($kind), " observer.")]
                 $kind(GroupsWire<$accumulator>),
             )*
         }
 
         impl RecordWire {
-            fn kind(&self) -> ObserverKind {
-                match self {
-                    $(RecordWire::$kind(_) => ObserverKind::$kind,)*
-                }
-            }
-
             fn restore(
                 self,
                 granularity: Granularity,
@@ -99,16 +99,8 @@ records! {
     Histogram(HistogramAccumulator);
 }
 
-impl ObserverState {
-    /// The observer that it belongs to.
-    #[must_use]
-    pub fn kind(&self) -> ObserverKind {
-        self.record.kind()
-    }
-}
-
-/// What a file claims.
-#[derive(Debug, Deserialize)]
+/// What a file holds.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateWire {
     version: Version,
@@ -121,19 +113,7 @@ impl TryFrom<StateWire> for ObserverState {
     type Error = CalibError;
 
     fn try_from(w: StateWire) -> Result<ObserverState, CalibError> {
-        let StateWire {
-            version,
-            granularity,
-            policy,
-            record,
-        } = w;
-        record.clone().restore(granularity, policy)?;
-        Ok(ObserverState {
-            version,
-            granularity,
-            policy,
-            record,
-        })
+        Ok(ObserverState(w.record.restore(w.granularity, w.policy)?))
     }
 }
 

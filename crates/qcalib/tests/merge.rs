@@ -144,7 +144,6 @@ fn restore(o: &dyn Observer) -> Box<dyn Observer> {
     serde_json::from_str::<qcalib::ObserverState>(&bytes(o))
         .unwrap()
         .into_observer()
-        .unwrap()
 }
 
 /// Pieces long enough for every path of the histogram's fill, and ranges that grow in between.

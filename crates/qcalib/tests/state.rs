@@ -32,7 +32,7 @@ fn states_survive_a_round_trip() {
         let json = serde_json::to_string(&observed(kind).state()).unwrap();
         let state: ObserverState = serde_json::from_str(&json).unwrap();
         assert_eq!(state.kind(), kind);
-        let o = state.into_observer().unwrap();
+        let o = state.into_observer();
         assert_eq!(serde_json::to_string(&o.state()).unwrap(), json);
     }
 }
@@ -160,7 +160,7 @@ fn merged_counts_do_not_overflow() {
         v["record"]["min_max"]["groups"][g]["extent"]["nan"] = json!(0);
     }
     let full: ObserverState = serde_json::from_value(v).unwrap();
-    let mut full = full.into_observer().unwrap();
+    let mut full = full.into_observer();
     let before = serde_json::to_string(&full.state()).unwrap();
     let other = observed(ObserverKind::MinMax);
     assert_eq!(full.merge(&*other), Err(qcalib::CalibError::CountOverflow));
@@ -195,7 +195,7 @@ proptest! {
             text.truncate(at.index(text.len()));
         }
         if let Ok(state) = serde_json::from_slice::<ObserverState>(&text) {
-            let mut o = state.into_observer().unwrap();
+            let mut o = state.into_observer();
             let _ = o.merge(&*observed(ObserverKind::ALL[kind]));
             let _ = o.observe(9, &[1.0, 1e30], &[1, 2]);
         }

@@ -68,8 +68,13 @@ impl Estimator for Mse {
             best: None,
         };
         search.run()?;
-        // Never none: the widest range was tried.
-        Ok(search.best.map_or(counts.range, |b| b.range))
+        // Never none: the widest range was tried. What lies outside the observed range does not
+        // matter to the symmetric scheme, as long as the longer side stays.
+        let ValueRange { min, max } = counts.range;
+        Ok(search.best.map_or(counts.range, |b| ValueRange {
+            min: b.range.min.max(min.min(0.0)),
+            max: b.range.max.min(max.max(0.0)),
+        }))
     }
 }
 
