@@ -1,7 +1,8 @@
 //! What calibration costs on this machine: `cargo run --release -p qcalib --example figures`.
 //!
 //! Observers in GB/s of f32 read, estimators in milliseconds a tensor of 2^22 values. Each figure
-//! is the best of several runs.
+//! is the best of several runs. Add `--features qkernels/avx2,qkernels/avx512` for the vector
+//! kernels, which the crates above this one turn on.
 
 use qcalib::{Method, ObserverKind, Policy, Target, ranges};
 use qformat::{DType, Granularity, Scheme};

@@ -132,6 +132,32 @@ pub fn params(
 
 /// The parameters of a tensor by any estimator.
 ///
+/// ```
+/// use qcalib::{CalibError, Estimator, ObserverKind, Policy, Record, Target, ValueRange};
+/// use qformat::{DType, Granularity, QuantSpec, Scheme};
+///
+/// /// Softmax outputs are shares: their range is known.
+/// #[derive(Debug)]
+/// struct Shares;
+///
+/// impl Estimator for Shares {
+///     fn name(&self) -> &'static str {
+///         "shares"
+///     }
+///     fn range(&self, _: &Record<'_>, _: Target) -> Result<ValueRange, CalibError> {
+///         Ok(ValueRange { min: 0.0, max: 1.0 })
+///     }
+/// }
+///
+/// let granularity = Granularity::PerTensor;
+/// let mut o = ObserverKind::MinMax.observer(granularity, Policy::Error)?;
+/// o.observe(0, &[0.25, 0.5, 0.25], &[1, 3])?;
+/// let spec = QuantSpec { dtype: DType::U8, scheme: Scheme::Affine, granularity };
+/// let p = qcalib::params_with(&*o, &Shares, spec)?;
+/// assert_eq!(p.params()[0].scale(), 1.0 / 255.0);
+/// # Ok::<(), CalibError>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`CalibError::Mismatch`] when the granularity of `spec` is neither the observer's nor per

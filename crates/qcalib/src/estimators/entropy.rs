@@ -37,6 +37,20 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 /// good ranges wins. Reads the record of a
 /// [`HistogramObserver`](crate::observers::HistogramObserver), which has 1,024 to 2,048 bins on
 /// its longer side; ONNX Runtime's defaults of 128 bins for 128 levels leave one candidate only.
+///
+/// ```
+/// use qcalib::estimators::Entropy;
+/// use qcalib::{Observer, ObserverKind, Policy, Target, ranges};
+/// use qformat::{DType, Granularity, Scheme};
+///
+/// let mut o = ObserverKind::Histogram.observer(Granularity::PerTensor, Policy::Error)?;
+/// // An exponential distribution, and an outlier.
+/// let x: Vec<f32> = (0..4000).map(|i| -(1.0 - i as f32 / 4000.0).ln()).chain([30.0]).collect();
+/// o.observe(0, &x, &[x.len()])?;
+/// let r = ranges(&*o, &Entropy, Target::new(DType::I8, Scheme::Symmetric)?)?[0];
+/// assert!(r.max > 3.0 && r.max < 10.0, "{r:?}");
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Entropy;
 

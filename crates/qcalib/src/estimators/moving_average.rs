@@ -10,6 +10,20 @@ use crate::{CalibError, Estimator, ObserverKind, Record, Target, ValueRange};
 /// 2018, arXiv 1712.05877, §3.1 propose it for activations). The result lies between the ends of
 /// the batches. Reads the record of a
 /// [`MovingAverageObserver`](crate::observers::MovingAverageObserver).
+///
+/// ```
+/// use qcalib::estimators::MovingAverage;
+/// use qcalib::{Observer, ObserverKind, Policy, Target, ranges};
+/// use qformat::{DType, Granularity, Scheme};
+///
+/// let mut o = ObserverKind::MovingAverage.observer(Granularity::PerTensor, Policy::Error)?;
+/// o.observe(1, &[5.0], &[1])?; // arrives first, but counts second
+/// o.observe(0, &[1.0], &[1])?;
+/// let target = Target::new(DType::U8, Scheme::Affine)?;
+/// let r = ranges(&*o, &MovingAverage::new(0.25)?, target)?[0];
+/// assert_eq!(r.max, 1.0 + 0.25 * (5.0 - 1.0));
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MovingAverage {
     constant: f64,

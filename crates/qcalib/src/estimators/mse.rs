@@ -27,6 +27,22 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 /// assume a distribution where this reads the histogram. Reads the record of a
 /// [`HistogramObserver`](crate::observers::HistogramObserver). The squared error of the chosen
 /// range is [`expected_error`](Mse::expected_error).
+///
+/// ```
+/// use qcalib::estimators::{MinMax, Mse};
+/// use qcalib::{Observer, ObserverKind, Policy, Target, ranges};
+/// use qformat::{DType, Granularity, Scheme};
+///
+/// let mut o = ObserverKind::Histogram.observer(Granularity::PerTensor, Policy::Error)?;
+/// // Many small values and one large: four bits are better spent on the many.
+/// let x: Vec<f32> = (0..4000).map(|i| (i % 100) as f32 / 100.0).chain([4.0]).collect();
+/// o.observe(0, &x, &[x.len()])?;
+/// let target = Target::new(DType::U4, Scheme::Affine)?;
+/// let wide = ranges(&*o, &MinMax, target)?[0];
+/// let r = ranges(&*o, &Mse, target)?[0];
+/// assert!(wide.max == 4.0 && r.max < 2.0);
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Mse;
 

@@ -19,6 +19,20 @@ use qformat::Scheme;
 /// The two-sided treatment and the default of 99.999 are those of ONNX Runtime's percentile
 /// calibrator; the method is described by Wu et al. 2020 (arXiv 2004.09602, §5.1). Reads the
 /// record of a [`HistogramObserver`](crate::observers::HistogramObserver).
+///
+/// ```
+/// use qcalib::estimators::Percentile;
+/// use qcalib::{Observer, ObserverKind, Policy, Target, ranges};
+/// use qformat::{DType, Granularity, Scheme};
+///
+/// let mut o = ObserverKind::Histogram.observer(Granularity::PerTensor, Policy::Error)?;
+/// let x: Vec<f32> = (0..1000).map(|i| i as f32 / 1000.0).chain([50.0]).collect();
+/// o.observe(0, &x, &[x.len()])?;
+/// let target = Target::new(DType::U8, Scheme::Symmetric)?;
+/// let r = ranges(&*o, &Percentile::new(99.9)?, target)?[0];
+/// assert!(r.max > 0.99 && r.max < 1.1); // one of 1,001 values may go: the outlier
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percentile {
     percent: f64,
