@@ -29,7 +29,9 @@ pub(crate) fn test(model: &Model) -> Result<Dataset, CliError> {
 
 fn dataset(bytes: &[u8], path: &str, model: &Model) -> Result<Dataset, CliError> {
     let path = Path::new(path);
-    let arrays = npz::parse(bytes)
-        .map_err(|problem| CliError::Data { path: path.to_owned(), problem })?;
+    let arrays = npz::parse(bytes).map_err(|problem| CliError::Data {
+        path: path.to_owned(),
+        problem,
+    })?;
     npz::dataset(arrays, path, model)
 }

@@ -23,7 +23,11 @@ pub(crate) enum CliError {
     Data { path: PathBuf, problem: String },
     /// An array that the model has no input for, or an input without an array.
     #[error("{path}: {problem}; the model's inputs are {inputs}", path = path.display())]
-    Arrays { path: PathBuf, problem: String, inputs: String },
+    Arrays {
+        path: PathBuf,
+        problem: String,
+        inputs: String,
+    },
     /// A model file with something wrong in it.
     #[error("{path}: {source}", path = path.display())]
     Model {
@@ -38,7 +42,9 @@ pub(crate) enum CliError {
     #[error("{0}")]
     Usage(String),
     /// A value that is not one of a format's numbers.
-    #[error("\"{given}\" is not a number: write it like 3.14, -1e-3, inf, nan, or as bits like 0x4049")]
+    #[error(
+        "\"{given}\" is not a number: write it like 3.14, -1e-3, inf, nan, or as bits like 0x4049"
+    )]
     Number { given: String },
 }
 
@@ -75,9 +81,7 @@ impl Diagnostic for CliError {
                         "this operator is not supported; `quaver inspect MODEL` lists the \
                          operators a model uses"
                     }
-                    ModelError::Decode { .. } => {
-                        "the file is damaged or is not an ONNX model"
-                    }
+                    ModelError::Decode { .. } => "the file is damaged or is not an ONNX model",
                     ModelError::InputShape { .. } | ModelError::InputType { .. } => {
                         "`quaver inspect MODEL` shows the type and shape of every input"
                     }
@@ -91,9 +95,9 @@ impl Diagnostic for CliError {
                 "look for broken samples, or choose what happens to such values with \
                  --non-finite ignore|saturate"
             }
-            CliError::Quantize(QuantizeError::NoMatch { .. } | QuantizeError::NotQuantizable { .. }) => {
-                "`quaver inspect MODEL` lists the nodes"
-            }
+            CliError::Quantize(
+                QuantizeError::NoMatch { .. } | QuantizeError::NotQuantizable { .. },
+            ) => "`quaver inspect MODEL` lists the nodes",
             _ => return None,
         };
         Some(Box::new(text))

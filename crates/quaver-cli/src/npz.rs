@@ -28,7 +28,10 @@ const LABELS: [&str; 2] = ["label", "labels"];
 /// Every array of an archive, in file order.
 pub(crate) fn read(path: &Path) -> Result<Batch, CliError> {
     let bytes = std::fs::read(path).map_err(CliError::io(path))?;
-    parse(&bytes).map_err(|problem| CliError::Data { path: path.to_owned(), problem })
+    parse(&bytes).map_err(|problem| CliError::Data {
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 /// Every array of an archive in memory.
@@ -80,15 +83,23 @@ fn parse_array(bytes: &[u8]) -> Result<Tensor, String> {
         };
     }
     first_that_fits!(f32 u8 i8 i64 i32 u16 i16 bool f64);
-    Err("its element type is not supported: use float32, float64, (u)int8, (u)int16, int32, \
+    Err(
+        "its element type is not supported: use float32, float64, (u)int8, (u)int16, int32, \
          int64 or bool"
-        .to_owned())
+            .to_owned(),
+    )
 }
 
 /// Opening brackets in the dictionary of a header, whose length the header itself gives.
 fn header_brackets(header: &[u8]) -> usize {
-    let end = header.iter().position(|&b| b == b'\n').unwrap_or(header.len());
-    header[..end].iter().filter(|b| matches!(b, b'(' | b'[' | b'{')).count()
+    let end = header
+        .iter()
+        .position(|&b| b == b'\n')
+        .unwrap_or(header.len());
+    header[..end]
+        .iter()
+        .filter(|b| matches!(b, b'(' | b'[' | b'{'))
+        .count()
 }
 
 /// The array as elements of type `T`; `None` when it has another type.
@@ -130,7 +141,9 @@ pub(crate) fn dataset(arrays: Batch, path: &Path, model: &Model) -> Result<Datas
             let integers = integers(&tensor)
                 .ok_or_else(|| wrong(format!("array \"{name}\" holds no integer labels")))?;
             if tensor.rank() != 1 || labels.replace(integers).is_some() {
-                return Err(wrong(format!("array \"{name}\" is not the one list of labels")));
+                return Err(wrong(format!(
+                    "array \"{name}\" is not the one list of labels"
+                )));
             }
         } else {
             return Err(wrong(format!("array \"{name}\" is no input of the model")));
@@ -138,7 +151,10 @@ pub(crate) fn dataset(arrays: Batch, path: &Path, model: &Model) -> Result<Datas
     }
     let given = |name: &str| batch.iter().any(|(n, _)| n == name);
     if let Some(missing) = model.graph.required_inputs().find(|i| !given(&i.name)) {
-        return Err(wrong(format!("there is no array for input \"{}\"", missing.name)));
+        return Err(wrong(format!(
+            "there is no array for input \"{}\"",
+            missing.name
+        )));
     }
     Ok(Dataset::new(batch, labels)?)
 }
@@ -161,7 +177,10 @@ fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
 
 /// Writes arrays as a compressed archive, whole or not at all.
 pub(crate) fn write(path: &Path, arrays: &[(String, Tensor)]) -> Result<(), CliError> {
-    let problem = |problem: String| CliError::Data { path: path.to_owned(), problem };
+    let problem = |problem: String| CliError::Data {
+        path: path.to_owned(),
+        problem,
+    };
     let mut writer = NpzWriter::new_compressed(Cursor::new(Vec::new()));
     for (name, tensor) in arrays {
         macro_rules! add {
@@ -193,7 +212,10 @@ mod tests {
     fn archive(arrays: &[(&str, Tensor)]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npz");
-        let named: Batch = arrays.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect();
+        let named: Batch = arrays
+            .iter()
+            .map(|(n, t)| ((*n).to_owned(), t.clone()))
+            .collect();
         write(&path, &named).unwrap();
         assert_eq!(read(&path).unwrap(), named);
         std::fs::read(&path).unwrap()
@@ -201,7 +223,10 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         archive(&[
-            ("x", Tensor::new(&[4, 3], (0..12).map(|i| i as f32).collect::<Vec<_>>()).unwrap()),
+            (
+                "x",
+                Tensor::new(&[4, 3], (0..12).map(|i| i as f32).collect::<Vec<_>>()).unwrap(),
+            ),
             ("label", Tensor::vector(vec![1i64, 2, 3, 4])),
             ("mask", Tensor::new(&[2, 0], Vec::<bool>::new()).unwrap()),
             ("s", Tensor::scalar(7u8)),
@@ -247,9 +272,19 @@ mod tests {
             bytes.extend(text.as_bytes());
             bytes
         };
-        let shape = |s: &str| npy(&format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {s}, }}"));
+        let shape = |s: &str| {
+            npy(&format!(
+                "{{'descr': '<f4', 'fortran_order': False, 'shape': {s}, }}"
+            ))
+        };
         assert!(parse_array(&shape("(0,)")).is_ok());
-        for s in ["(1,)", "(18446744073709551615,)", "(4294967296, 4294967296, 4)", "(-1,)", "(1e9,)"] {
+        for s in [
+            "(1,)",
+            "(18446744073709551615,)",
+            "(4294967296, 4294967296, 4)",
+            "(-1,)",
+            "(1e9,)",
+        ] {
             assert!(parse_array(&shape(s)).is_err(), "{s}");
         }
         let deep = format!("{}1,{}", "(".repeat(30_000), ")".repeat(30_000));

@@ -34,8 +34,10 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CliError
 
 /// Writes a value as indented JSON, with a newline at the end.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), CliError> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| CliError::Io { path: path.to_owned(), source: e.into() })?;
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| CliError::Io {
+        path: path.to_owned(),
+        source: e.into(),
+    })?;
     bytes.push(b'\n');
     write_atomically(path, &bytes)
 }

@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) fn bar(len: usize, name: &str) -> ProgressBar {
     let bar = ProgressBar::new(len as u64);
     // The template is a constant; were it wrong, the default style would serve.
-    if let Ok(style) =
-        ProgressStyle::with_template("{prefix:>20} {wide_bar:.cyan/dim} {pos}/{len} {msg:<28} {eta}")
-    {
+    if let Ok(style) = ProgressStyle::with_template(
+        "{prefix:>20} {wide_bar:.cyan/dim} {pos}/{len} {msg:<28} {eta}",
+    ) {
         bar.set_style(style);
     }
     bar.set_prefix(name.to_owned());

@@ -50,7 +50,11 @@ impl Dataset {
         if len == 0 {
             return Err(QuantizeError::EmptyData);
         }
-        Ok(Dataset { inputs, labels, len })
+        Ok(Dataset {
+            inputs,
+            labels,
+            len,
+        })
     }
 
     /// Number of samples; at least one.
@@ -75,14 +79,19 @@ impl Dataset {
     /// Samples `rows` of every array; the range is cut to the samples there are.
     #[must_use]
     pub fn rows(&self, rows: Range<usize>) -> Batch {
-        self.inputs.iter().map(|(name, t)| (name.clone(), take_rows(t, rows.clone()))).collect()
+        self.inputs
+            .iter()
+            .map(|(name, t)| (name.clone(), take_rows(t, rows.clone())))
+            .collect()
     }
 
     /// All samples in order, `size` at a time; the last batch may be smaller. A size of 0 is
     /// taken as 1.
     pub fn batches(&self, size: usize) -> impl Iterator<Item = Batch> + '_ {
         let size = size.max(1);
-        (0..self.len).step_by(size).map(move |start| self.rows(start..start + size))
+        (0..self.len)
+            .step_by(size)
+            .map(move |start| self.rows(start..start + size))
     }
 
     /// The first `n` samples.
@@ -176,8 +185,11 @@ mod tests {
         let batches: Vec<Batch> = d.batches(2).collect();
         let sizes: Vec<usize> = batches.iter().map(|b| b[0].1.shape()[0]).collect();
         assert_eq!(sizes, [2, 2, 1]);
-        let all: Vec<f32> =
-            batches.iter().flat_map(|b| b[0].1.as_slice::<f32>().unwrap()).copied().collect();
+        let all: Vec<f32> = batches
+            .iter()
+            .flat_map(|b| b[0].1.as_slice::<f32>().unwrap())
+            .copied()
+            .collect();
         assert_eq!(all, (0..10).map(|i| i as f32).collect::<Vec<_>>());
         assert_eq!(d.truncated(3).labels(), Some(&[0, 1, 2][..]));
         assert!(d.rows(7..9)[0].1.is_empty());
@@ -190,8 +202,14 @@ mod tests {
         let y = Tensor::new(&[3, 1], vec![0f32; 3]).unwrap();
         let scalar = Tensor::scalar(1f32);
         let two = |a: &Tensor, b: &Tensor| vec![("a".into(), a.clone()), ("b".into(), b.clone())];
-        assert!(matches!(Dataset::new(two(&x, &y), None), Err(QuantizeError::Rows { .. })));
-        assert!(matches!(Dataset::new(two(&x, &scalar), None), Err(QuantizeError::Rows { .. })));
+        assert!(matches!(
+            Dataset::new(two(&x, &y), None),
+            Err(QuantizeError::Rows { .. })
+        ));
+        assert!(matches!(
+            Dataset::new(two(&x, &scalar), None),
+            Err(QuantizeError::Rows { .. })
+        ));
         assert!(Dataset::new(two(&x, &x), Some(vec![1])).is_err());
     }
 }

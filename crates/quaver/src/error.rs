@@ -95,7 +95,9 @@ pub enum QuantizeError {
     #[error("calibration saw no batch: at least one is needed")]
     NoBatches,
     /// Arrays with different numbers of samples.
-    #[error("array \"{name}\" has shape {given:?}: its first axis must have {expected} rows, as the first array has")]
+    #[error(
+        "array \"{name}\" has shape {given:?}: its first axis must have {expected} rows, as the first array has"
+    )]
     Rows {
         /// The array.
         name: String,
@@ -105,13 +107,17 @@ pub enum QuantizeError {
         expected: usize,
     },
     /// A value whose range was not observed.
-    #[error("value \"{value}\" was never computed as float32 during calibration, so it has no range")]
+    #[error(
+        "value \"{value}\" was never computed as float32 during calibration, so it has no range"
+    )]
     Unobserved {
         /// The value.
         value: String,
     },
     /// A method whose observer did not run.
-    #[error("method \"{method}\" needs a {needs} observer, which calibration did not place: name the method when observers are placed")]
+    #[error(
+        "method \"{method}\" needs a {needs} observer, which calibration did not place: name the method when observers are placed"
+    )]
     NotObserved {
         /// The method.
         method: String,

@@ -62,8 +62,16 @@ impl Outputs {
     ///
     /// [`QuantizeError::Model`] when the model does not run, [`QuantizeError::Output`] when the
     /// output is not float32 with one row a sample.
-    pub fn of(session: &mut Session, data: &Dataset, batch: usize) -> Result<Outputs, QuantizeError> {
-        let mut all = Outputs { name: String::new(), values: Vec::new(), width: 0 };
+    pub fn of(
+        session: &mut Session,
+        data: &Dataset,
+        batch: usize,
+    ) -> Result<Outputs, QuantizeError> {
+        let mut all = Outputs {
+            name: String::new(),
+            values: Vec::new(),
+            width: 0,
+        };
         for inputs in data.batches(batch) {
             let rows = inputs.first().map_or(0, |(_, t)| t.shape()[0]);
             let Some((name, tensor)) = session.run(&refs(&inputs))?.into_iter().next() else {
@@ -89,7 +97,9 @@ impl Outputs {
         if shape.first() != Some(&rows) || (!self.values.is_empty() && width != self.width) {
             return Err(QuantizeError::Output {
                 output: name,
-                problem: format!("has shape {shape:?}: one row for each of {rows} samples is needed"),
+                problem: format!(
+                    "has shape {shape:?}: one row for each of {rows} samples is needed"
+                ),
             });
         }
         self.name = name;
@@ -106,7 +116,11 @@ impl Outputs {
     /// Share of rows whose largest element is at the label.
     #[must_use]
     pub fn accuracy(&self, labels: &[i64]) -> f64 {
-        share(self.top1().zip(labels).map(|(t, &l)| t.and_then(|t| i64::try_from(t).ok()) == Some(l)))
+        share(
+            self.top1()
+                .zip(labels)
+                .map(|(t, &l)| t.and_then(|t| i64::try_from(t).ok()) == Some(l)),
+        )
     }
 
     /// Share of rows whose largest element is where the other's is.
@@ -123,7 +137,11 @@ fn share(hits: impl Iterator<Item = bool>) -> f64 {
         n += 1;
         yes += u32::from(hit);
     }
-    if n == 0 { 0.0 } else { f64::from(yes) / f64::from(n) }
+    if n == 0 {
+        0.0
+    } else {
+        f64::from(yes) / f64::from(n)
+    }
 }
 
 /// A model that others are compared with, and the data to do it on. Its outputs are computed
@@ -145,7 +163,12 @@ impl<'d> Baseline<'d> {
     pub fn new(model: &Model, data: &'d Dataset, batch: usize) -> Result<Self, QuantizeError> {
         let mut session = Session::new(model, SessionOptions::default())?;
         let outputs = Outputs::of(&mut session, data, batch)?;
-        Ok(Baseline { data, session, outputs, batch })
+        Ok(Baseline {
+            data,
+            session,
+            outputs,
+            batch,
+        })
     }
 
     /// What the reference returned.
@@ -173,21 +196,24 @@ impl<'d> Baseline<'d> {
     ) -> Result<Evaluation, QuantizeError> {
         let mut session = Session::new(model, SessionOptions::default())?;
         let outputs = Outputs::of(&mut session, self.data, self.batch)?;
-        let sqnr = sqnr_db(&self.outputs.values, &outputs.values).map_err(|_| {
-            QuantizeError::Output {
+        let sqnr =
+            sqnr_db(&self.outputs.values, &outputs.values).map_err(|_| QuantizeError::Output {
                 output: outputs.name.clone(),
                 problem: format!(
                     "has {} elements a sample, the reference's \"{}\" has {}",
                     outputs.width, self.outputs.name, self.outputs.width
                 ),
-            }
-        })?;
+            })?;
         let mut times = Vec::new();
         for &batch in latency.map_or(&[][..], |l| &l.batches) {
             let inputs = self.data.rows(0..batch);
             let budget = latency.map_or(Duration::ZERO, |l| l.budget);
             let (ours, reference) = medians(&mut session, &mut self.session, &inputs, budget)?;
-            times.push(Latency { batch, latency_us: ours, float_latency_us: reference });
+            times.push(Latency {
+                batch,
+                latency_us: ours,
+                float_latency_us: reference,
+            });
         }
         Ok(Evaluation {
             samples: self.data.len(),
@@ -237,8 +263,13 @@ pub(crate) fn zeros(model: &Model) -> Result<Batch, QuantizeError> {
             output: input.name.clone(),
             problem: format!("{problem}, so the model cannot be tried: give calibration data"),
         };
-        let ty = input.tensor_type().ok_or_else(|| unusable("is no tensor"))?;
-        let dims = ty.shape.as_ref().ok_or_else(|| unusable("has an unknown rank"))?;
+        let ty = input
+            .tensor_type()
+            .ok_or_else(|| unusable("is no tensor"))?;
+        let dims = ty
+            .shape
+            .as_ref()
+            .ok_or_else(|| unusable("has an unknown rank"))?;
         let shape: Vec<usize> = dims.iter().map(|d| d.known().unwrap_or(1)).collect();
         let count = qformat::granularity::element_count(&shape)
             .map_err(|_| unusable("has too many elements"))?;
@@ -253,7 +284,11 @@ mod tests {
     use super::*;
 
     fn outputs(values: &[f32], width: usize) -> Outputs {
-        Outputs { name: "y".to_owned(), values: values.to_vec(), width }
+        Outputs {
+            name: "y".to_owned(),
+            values: values.to_vec(),
+            width,
+        }
     }
 
     #[test]

@@ -22,7 +22,10 @@ impl Pattern {
             given: text.to_owned(),
             source,
         })?;
-        Ok(Pattern { text: text.to_owned(), glob: glob.compile_matcher() })
+        Ok(Pattern {
+            text: text.to_owned(),
+            glob: glob.compile_matcher(),
+        })
     }
 
     fn matches(&self, node: &Node) -> bool {
@@ -115,7 +118,9 @@ impl Operators {
             })
             .collect();
         if chosen.is_empty() {
-            return Err(QuantizeError::NothingChosen { allowed: DEFAULT_TYPES.join(", ") });
+            return Err(QuantizeError::NothingChosen {
+                allowed: DEFAULT_TYPES.join(", "),
+            });
         }
         Ok(chosen)
     }
@@ -134,7 +139,11 @@ fn extend<S: AsRef<str>>(
 /// The names a pattern could have matched, cut to a readable number.
 fn known(nodes: &[Node]) -> String {
     const SHOWN: usize = 12;
-    let mut names: Vec<&str> = nodes.iter().map(|n| &*n.name).filter(|n| !n.is_empty()).collect();
+    let mut names: Vec<&str> = nodes
+        .iter()
+        .map(|n| &*n.name)
+        .filter(|n| !n.is_empty())
+        .collect();
     names.truncate(SHOWN);
     let rest = nodes.len().saturating_sub(names.len());
     let mut text = names.join(", ");

@@ -11,8 +11,15 @@ use qmodel::{Attribute, ElementType, Graph, Links, Model, Node, Tensor};
 
 /// Operators that return values of their first input unchanged: their output needs no range of
 /// its own.
-pub(crate) const PASS_THROUGH: [&str; 7] =
-    ["MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"];
+pub(crate) const PASS_THROUGH: [&str; 7] = [
+    "MaxPool",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+];
 
 /// The operators with an int8 form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +97,12 @@ impl Placement {
             }
         }
         let quantized = in_order(graph, |v| roots.contains_key(v));
-        Placement { sites, skipped, roots, quantized }
+        Placement {
+            sites,
+            skipped,
+            roots,
+            quantized,
+        }
     }
 
     /// The value whose range `value` shares; itself where it is not among the quantized ones.
@@ -115,7 +127,11 @@ impl Placement {
 fn in_order(graph: &Graph, keep: impl Fn(&str) -> bool) -> Vec<String> {
     let inputs = graph.inputs.iter().map(|i| &i.name);
     let computed = graph.nodes.iter().flat_map(|n| &n.outputs);
-    inputs.chain(computed).filter(|v| keep(v)).cloned().collect()
+    inputs
+        .chain(computed)
+        .filter(|v| keep(v))
+        .cloned()
+        .collect()
 }
 
 /// The activations that a site reads.
@@ -162,7 +178,10 @@ fn site(graph: &Graph, links: &Links<'_>, index: usize) -> Result<Site, String> 
     if let Some(w) = weight
         && w.element_type() != ElementType::F32
     {
-        return Err(format!("its weight \"{second}\" has element type {}", w.element_type()));
+        return Err(format!(
+            "its weight \"{second}\" has element type {}",
+            w.element_type()
+        ));
     }
     let flag = |name| node.int_attribute(name).unwrap_or(0) != 0;
     let channel_axis = match (kind, weight) {
@@ -194,7 +213,9 @@ fn site(graph: &Graph, links: &Links<'_>, index: usize) -> Result<Site, String> 
     let clamp = links
         .only_consumer(output)
         .and_then(|i| clamp_of(graph, &graph.nodes[i]).map(|c| (i, c)));
-    let leaves = clamp.and_then(|(i, _)| graph.nodes[i].output(0)).unwrap_or(output);
+    let leaves = clamp
+        .and_then(|(i, _)| graph.nodes[i].output(0))
+        .unwrap_or(output);
     Ok(Site {
         node: index,
         kind,
@@ -209,7 +230,10 @@ fn site(graph: &Graph, links: &Links<'_>, index: usize) -> Result<Site, String> 
 /// The clamp that a node is, when its bounds are known.
 fn clamp_of(graph: &Graph, node: &Node) -> Option<Clamp> {
     if node.is("Relu") {
-        return Some(Clamp { min: 0.0, max: f32::INFINITY });
+        return Some(Clamp {
+            min: 0.0,
+            max: f32::INFINITY,
+        });
     }
     if !node.is("Clip") {
         return None;

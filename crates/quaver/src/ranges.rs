@@ -21,6 +21,8 @@ impl Ranges {
         self.params
             .get(value)
             .copied()
-            .ok_or_else(|| QuantizeError::Unobserved { value: value.to_owned() })
+            .ok_or_else(|| QuantizeError::Unobserved {
+                value: value.to_owned(),
+            })
     }
 }

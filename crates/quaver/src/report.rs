@@ -94,21 +94,38 @@ impl Report {
         ranges: &Ranges,
     ) -> Report {
         let (name, format, method, scheme, weights) = match mode {
-            Mode::Dynamic { weights } => {
-                ("dynamic", "integer".to_owned(), None, Scheme::Affine, weights)
-            }
-            Mode::Static { options: o } => {
-                ("static", o.format.to_string(), Some(o.method.to_string()), o.activations, o.weights)
-            }
+            Mode::Dynamic { weights } => (
+                "dynamic",
+                "integer".to_owned(),
+                None,
+                Scheme::Affine,
+                weights,
+            ),
+            Mode::Static { options: o } => (
+                "static",
+                o.format.to_string(),
+                Some(o.method.to_string()),
+                o.activations,
+                o.weights,
+            ),
         };
         let mut nodes: Vec<(usize, Option<String>)> =
             placement.sites.iter().map(|s| (s.node, None)).collect();
-        nodes.extend(placement.skipped.iter().map(|s| (s.node, Some(s.reason.clone()))));
+        nodes.extend(
+            placement
+                .skipped
+                .iter()
+                .map(|s| (s.node, Some(s.reason.clone()))),
+        );
         nodes.sort_by_key(|(i, _)| *i);
         let nodes = nodes.into_iter().map(|(i, reason)| {
             let n = &float.graph.nodes[i];
             NodeReport {
-                name: if n.name.is_empty() { n.outputs[0].clone() } else { n.name.clone() },
+                name: if n.name.is_empty() {
+                    n.outputs[0].clone()
+                } else {
+                    n.name.clone()
+                },
                 operator: n.op_type.clone(),
                 quantized: reason.is_none(),
                 reason,

@@ -27,9 +27,30 @@ const OLDEST: i64 = 9;
 
 /// Operators whose uses in opset 9 to 12 are valid and mean the same in opset 13.
 const UNCHANGED: [&str; 24] = [
-    "Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Constant", "Conv", "Div",
-    "Flatten", "Gemm", "GlobalAveragePool", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul",
-    "Neg", "Relu", "Reshape", "Shape", "Sigmoid", "Sub", "Tanh", "Transpose",
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Div",
+    "Flatten",
+    "Gemm",
+    "GlobalAveragePool",
+    "Identity",
+    "LeakyRelu",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "Neg",
+    "Relu",
+    "Reshape",
+    "Shape",
+    "Sigmoid",
+    "Sub",
+    "Tanh",
+    "Transpose",
 ];
 
 /// Raises the model's opset to what quantized operators need, where that changes no meaning.
@@ -40,7 +61,11 @@ pub(crate) fn raise_opset(model: &mut Model) -> Result<(), QuantizeError> {
             n.is_standard() && (given < OLDEST || !UNCHANGED.contains(&n.op_type.as_str()))
         });
         if let Some(n) = blocker {
-            return Err(QuantizeError::Opset { given, needed: OPSET, blocker: n.label() });
+            return Err(QuantizeError::Opset {
+                given,
+                needed: OPSET,
+                blocker: n.label(),
+            });
         }
         model.set_opset("", OPSET);
     }
@@ -67,7 +92,11 @@ pub(crate) struct Rewriter {
 
 impl Rewriter {
     pub(crate) fn new(graph: &Graph) -> Rewriter {
-        Rewriter { graph: graph.clone(), names: graph.names(), params: HashMap::new() }
+        Rewriter {
+            graph: graph.clone(),
+            names: graph.names(),
+            params: HashMap::new(),
+        }
     }
 
     /// Adds a constant under `wanted` or the nearest free name.
@@ -90,8 +119,10 @@ impl Rewriter {
         }
         let names = ParamNames {
             scale: self.constant(&format!("{root}_scale"), Tensor::scalar(p.scale())),
-            zero_point: self
-                .constant(&format!("{root}_zero_point"), integers(p.dtype(), &[], &[p.zero_point()])),
+            zero_point: self.constant(
+                &format!("{root}_zero_point"),
+                integers(p.dtype(), &[], &[p.zero_point()]),
+            ),
         };
         self.params.insert(root.to_owned(), names.clone());
         names

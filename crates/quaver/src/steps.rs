@@ -46,7 +46,9 @@ impl Operators {
                 format!("{}: {}", model.graph.nodes[s.node].label(), s.reason)
             };
             let reasons: Vec<String> = placement.skipped.iter().map(reason).collect();
-            return Err(QuantizeError::NothingQuantizable { reasons: reasons.join("; ") });
+            return Err(QuantizeError::NothingQuantizable {
+                reasons: reasons.join("; "),
+            });
         }
         Ok(Chosen { model, placement })
     }
@@ -64,7 +66,11 @@ impl Chosen {
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
         self.placement.sites.iter().map(|s| {
             let n = &self.model.graph.nodes[s.node];
-            if n.name.is_empty() { n.outputs[0].as_str() } else { n.name.as_str() }
+            if n.name.is_empty() {
+                n.outputs[0].as_str()
+            } else {
+                n.name.as_str()
+            }
         })
     }
 
@@ -83,7 +89,11 @@ impl Chosen {
             &self.placement,
             &Ranges::default(),
         );
-        Ok(Converted { model, report, sample: None })
+        Ok(Converted {
+            model,
+            report,
+            sample: None,
+        })
     }
 
     /// Step 2: places an observer at every activation whose range is needed, for each of the
@@ -94,16 +104,31 @@ impl Chosen {
     /// [`QuantizeError::Model`] when the model cannot be run, [`QuantizeError::Calibration`] for
     /// a method with impossible settings.
     pub fn observe(self, methods: &[Method], policy: Policy) -> Result<Observing, QuantizeError> {
-        let session = Session::new(&self.model, SessionOptions { fuse: false, ..SessionOptions::default() })?;
+        let session = Session::new(
+            &self.model,
+            SessionOptions {
+                fuse: false,
+                ..SessionOptions::default()
+            },
+        )?;
         let kinds = Method::observers_for(methods);
         let mut observers = IndexMap::new();
         for value in self.placement.observed(&self.model.graph) {
-            let made: Result<Vec<_>, _> =
-                kinds.iter().map(|k| k.observer(Granularity::PerTensor, policy)).collect();
+            let made: Result<Vec<_>, _> = kinds
+                .iter()
+                .map(|k| k.observer(Granularity::PerTensor, policy))
+                .collect();
             let made = made.map_err(|source| in_value(&value, source))?;
             observers.insert(value, made);
         }
-        Ok(Observing { chosen: self, session, kinds, observers, batches: 0, sample: None })
+        Ok(Observing {
+            chosen: self,
+            session,
+            kinds,
+            observers,
+            batches: 0,
+            sample: None,
+        })
     }
 }
 
@@ -140,18 +165,20 @@ impl Observing {
         let index = self.batches;
         let observers = &mut self.observers;
         let mut failed = None;
-        self.session.run_observed(&refs(batch), &mut |value, tensor| {
-            let (Some(list), Some(x)) = (observers.get_mut(value), tensor.as_slice::<f32>()) else {
-                return;
-            };
-            for o in list {
-                if let Err(source) = o.observe(index, x, tensor.shape())
-                    && failed.is_none()
-                {
-                    failed = Some(in_value(value, source));
+        self.session
+            .run_observed(&refs(batch), &mut |value, tensor| {
+                let (Some(list), Some(x)) = (observers.get_mut(value), tensor.as_slice::<f32>())
+                else {
+                    return;
+                };
+                for o in list {
+                    if let Err(source) = o.observe(index, x, tensor.shape())
+                        && failed.is_none()
+                    {
+                        failed = Some(in_value(value, source));
+                    }
                 }
-            }
-        })?;
+            })?;
         if let Some(e) = failed {
             return Err(e);
         }
@@ -168,8 +195,15 @@ impl Observing {
     ///
     /// [`QuantizeError::NoBatches`] when nothing was observed.
     pub fn finish(self) -> Result<Calibrated, QuantizeError> {
-        let Some(sample) = self.sample else { return Err(QuantizeError::NoBatches) };
-        Ok(Calibrated { chosen: self.chosen, observers: self.observers, batches: self.batches, sample })
+        let Some(sample) = self.sample else {
+            return Err(QuantizeError::NoBatches);
+        };
+        Ok(Calibrated {
+            chosen: self.chosen,
+            observers: self.observers,
+            batches: self.batches,
+            sample,
+        })
     }
 
     /// Step 3 in one call: every batch, then the end.
@@ -233,7 +267,10 @@ impl Calibrated {
                 ranges.insert(value.clone(), *p);
             }
         }
-        let Chosen { model: float, placement } = &self.chosen;
+        let Chosen {
+            model: float,
+            placement,
+        } = &self.chosen;
         let mut model = float.clone();
         model.graph = match options.format {
             Format::Qdq => qdq::rewrite(&float.graph, placement, &ranges, options.weights),
@@ -241,9 +278,18 @@ impl Calibrated {
                 qoperator::rewrite(&float.graph, placement, &ranges, options.weights)
             }
         }?;
-        let report =
-            Report::new(Mode::Static { options: *options }, float, &model, placement, &ranges);
-        Ok(Converted { model, report, sample: Some(self.sample.clone()) })
+        let report = Report::new(
+            Mode::Static { options: *options },
+            float,
+            &model,
+            placement,
+            &ranges,
+        );
+        Ok(Converted {
+            model,
+            report,
+            sample: Some(self.sample.clone()),
+        })
     }
 }
 
@@ -305,7 +351,10 @@ impl Converted {
         latency: Option<&LatencyOptions>,
     ) -> Result<Evaluated, QuantizeError> {
         let evaluation = baseline.evaluate(&self.model, latency)?;
-        Ok(Evaluated { converted: self, evaluation })
+        Ok(Evaluated {
+            converted: self,
+            evaluation,
+        })
     }
 }
 
@@ -332,10 +381,16 @@ impl Evaluated {
     /// Step 6: everything that was done and measured, for machines (it serialises) and people.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report { evaluation: Some(self.evaluation.clone()), ..self.converted.report.clone() }
+        Report {
+            evaluation: Some(self.evaluation.clone()),
+            ..self.converted.report.clone()
+        }
     }
 }
 
 fn in_value(value: &str, source: qcalib::CalibError) -> QuantizeError {
-    QuantizeError::Calibration { value: value.to_owned(), source }
+    QuantizeError::Calibration {
+        value: value.to_owned(),
+        source,
+    }
 }

@@ -25,6 +25,11 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 ///
 /// * Exact zeros are left out: every candidate represents them exactly, so they say nothing about
 ///   the range. After a rectifier they would otherwise outweigh everything else.
+/// * Other values that recur exactly (the bias of a channel over an empty background) are point
+///   masses too, and the divergence, made for densities, would give up most of the range to keep
+///   them apart from their neighbours. A bin counts at most 4 times the median of the
+///   8 nearest bins in use on either side, which leaves smooth densities as they
+///   are.
 /// * **Symmetric** targets are judged by `|x|` and the levels of one side (128 for i8 and u8),
 ///   and all candidates are tried. Values on one side only, as after a rectifier, give the same
 ///   threshold there; half of the integers then stay unused, which is the scheme's price.
@@ -54,6 +59,12 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Entropy;
 
+/// How far a bin may stand above the median of its neighbours.
+const PEAK: u64 = 4;
+
+/// Bins in use on either side that a bin is compared with.
+const NEIGHBOURS: usize = 8;
+
 /// Share of the even distribution in `Q`.
 const EPSILON: f64 = 1e-4;
 
@@ -80,7 +91,7 @@ impl Estimator for Entropy {
         let levels = usize::try_from(levels).map_or(usize::MAX, |l| l.saturating_add(1));
         Ok(match target.scheme() {
             Scheme::Symmetric => {
-                let line = Line::new(counts.magnitudes());
+                let line = Line::new(without_point_masses(&counts.magnitudes()));
                 counts.within(best_end(line.bins(), levels, |t| {
                     line.divergence(0, t, levels)
                 }))
@@ -90,7 +101,7 @@ impl Estimator for Entropy {
                 let above = counts.positive.len();
                 let mut all: Vec<u64> = counts.negative.iter().rev().copied().collect();
                 all.extend_from_slice(&counts.positive);
-                let line = Line::new(all);
+                let line = Line::new(without_point_masses(&all));
                 let divergence = |a: usize, b: usize| line.divergence(below - a, below + b, levels);
                 let (a, b) = if below == 0 {
                     (0, best_end(above, levels, |b| divergence(0, b)))
@@ -103,6 +114,26 @@ impl Estimator for Entropy {
             }
         })
     }
+}
+
+/// Counts in which no bin stands far above its neighbours.
+fn without_point_masses(counts: &[u64]) -> Vec<u64> {
+    let used: Vec<usize> = (0..counts.len()).filter(|&i| counts[i] > 0).collect();
+    let mut limited = counts.to_vec();
+    let mut around = Vec::with_capacity(2 * NEIGHBOURS);
+    for (at, &bin) in used.iter().enumerate() {
+        let before = &used[at.saturating_sub(NEIGHBOURS)..at];
+        let after = &used[at + 1..used.len().min(at + 1 + NEIGHBOURS)];
+        around.clear();
+        around.extend(before.iter().chain(after).map(|&i| counts[i]));
+        if around.len() < NEIGHBOURS {
+            continue; // too few to say what is usual here
+        }
+        let middle = around.len() / 2;
+        let (_, &mut median, _) = around.select_nth_unstable(middle);
+        limited[bin] = counts[bin].min(median.saturating_mul(PEAK));
+    }
+    limited
 }
 
 /// The end with the least divergence among `levels..=bins`, or `bins` if there is none.
@@ -339,6 +370,18 @@ mod tests {
                     <= textbook(&counts, 0, t, levels) + 1e-8);
             }
         }
+    }
+
+    #[test]
+    fn point_masses_are_cut_and_smooth_densities_are_not() {
+        let smooth: Vec<u64> = (0..200).map(|i| 10_000 - 40 * i).collect();
+        assert_eq!(without_point_masses(&smooth), smooth);
+        let mut spiked = smooth.clone();
+        spiked[20] = 1 << 40;
+        let cut = without_point_masses(&spiked);
+        assert!(cut[20] <= 5 * smooth[20] && cut[21] == smooth[21]);
+        let few = [1, 0, 1_000_000, 3];
+        assert_eq!(without_point_masses(&few), few);
     }
 
     /// The net over both ends against every pair, on smooth and on ragged data.

@@ -28,7 +28,12 @@ use crate::{digits, output, progress};
   quaver demo --json demo.json -o best.onnx")]
 pub(crate) struct Args {
     /// Where the best int8 model is written.
-    #[arg(short, long, value_name = "OUT.onnx", default_value = "digits.int8.onnx")]
+    #[arg(
+        short,
+        long,
+        value_name = "OUT.onnx",
+        default_value = "digits.int8.onnx"
+    )]
     output: PathBuf,
     /// Also write the table as JSON.
     #[arg(long, value_name = "FILE")]
@@ -91,14 +96,26 @@ impl Row {
             agreement: scores.agreement,
             sqnr_db: scores.sqnr_db,
             bytes: report.quantized_bytes,
-            latency_us: scores.latency.iter().map(|l| (l.batch, l.latency_us)).collect(),
-            float_latency_us: scores.latency.iter().map(|l| (l.batch, l.float_latency_us)).collect(),
+            latency_us: scores
+                .latency
+                .iter()
+                .map(|l| (l.batch, l.latency_us))
+                .collect(),
+            float_latency_us: scores
+                .latency
+                .iter()
+                .map(|l| (l.batch, l.float_latency_us))
+                .collect(),
         }
     }
 
     /// What makes one row better than another: accuracy, then agreement, then SQNR.
     fn quality(&self) -> (f64, f64, f64) {
-        (self.accuracy, self.agreement, self.sqnr_db.unwrap_or(f64::INFINITY))
+        (
+            self.accuracy,
+            self.agreement,
+            self.sqnr_db.unwrap_or(f64::INFINITY),
+        )
     }
 }
 
@@ -109,7 +126,10 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
 
     // Step 1: choose operators.
     let chosen = Operators::new().choose(&model)?;
-    println!("1. choose     {}", chosen.nodes().collect::<Vec<_>>().join(", "));
+    println!(
+        "1. choose     {}",
+        chosen.nodes().collect::<Vec<_>>().join(", ")
+    );
 
     // Step 2: try dynamic; place observers for static. Step 3: one pass serves every method.
     let granularities = [WeightGranularity::PerTensor, WeightGranularity::PerChannel];
@@ -119,17 +139,29 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         .collect::<Result<_, _>>()?;
     println!("2. dynamic    {} models, no data needed", converted.len());
     let observing = chosen.observe(&Method::ALL, Policy::Error)?;
-    let bar = progress::bar(calibration.len().div_ceil(CALIBRATION_BATCH), "3. calibrate");
+    let bar = progress::bar(
+        calibration.len().div_ceil(CALIBRATION_BATCH),
+        "3. calibrate",
+    );
     let calibrated =
         observing.calibrate(calibration.batches(CALIBRATION_BATCH).progress_with(bar))?;
-    println!("3. calibrate  {} digits in {} passes", calibration.len(), calibrated.batches());
+    println!(
+        "3. calibrate  {} digits in {} passes",
+        calibration.len(),
+        calibrated.batches()
+    );
 
     // Step 4: convert with every combination.
     let mut combinations = Vec::new();
     for method in Method::ALL {
         for weights in granularities {
             for activations in [Scheme::Affine, Scheme::Symmetric] {
-                combinations.push(ConvertOptions { method, activations, weights, format: Format::Qdq });
+                combinations.push(ConvertOptions {
+                    method,
+                    activations,
+                    weights,
+                    format: Format::Qdq,
+                });
             }
         }
     }
@@ -150,7 +182,11 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     for c in converted.into_iter().progress_with(bar) {
         evaluated.push(c.evaluate(&mut baseline, Some(&latency))?);
     }
-    println!("5. evaluate   {} models on {} digits", evaluated.len(), test.len());
+    println!(
+        "5. evaluate   {} models on {} digits",
+        evaluated.len(),
+        test.len()
+    );
 
     // Step 6: report.
     let rows: Vec<Row> = evaluated.iter().map(Row::new).collect();
@@ -162,7 +198,9 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     let best = (0..rows.len())
         .max_by(|&a, &b| {
             let (a, b) = (rows[a].quality(), rows[b].quality());
-            a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2))
+            a.0.total_cmp(&b.0)
+                .then(a.1.total_cmp(&b.1))
+                .then(a.2.total_cmp(&b.2))
         })
         .unwrap_or(0);
     println!("6. report\n{}", table(&float, &rows, best));
@@ -177,7 +215,14 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         args.output.display()
     );
     if let Some(path) = &args.json {
-        output::write_json(path, &Demo { float: &float, rows: &rows, best: row })?;
+        output::write_json(
+            path,
+            &Demo {
+                float: &float,
+                rows: &rows,
+                best: row,
+            },
+        )?;
     }
     Ok(())
 }
@@ -187,8 +232,10 @@ fn median_times(rows: &[Row]) -> Times {
     BATCHES
         .iter()
         .map(|b| {
-            let mut times: Vec<f64> =
-                rows.iter().filter_map(|r| r.float_latency_us.get(b).copied()).collect();
+            let mut times: Vec<f64> = rows
+                .iter()
+                .filter_map(|r| r.float_latency_us.get(b).copied())
+                .collect();
             times.sort_by(f64::total_cmp);
             (*b, times.get(times.len() / 2).copied().unwrap_or(f64::NAN))
         })
@@ -199,8 +246,18 @@ fn table(float: &Float, rows: &[Row], best: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header([
-        "mode", "method", "weights", "activations", "accuracy", "agreement", "SQNR", "size",
-        "batch 1", "", "batch 32", "",
+        "mode",
+        "method",
+        "weights",
+        "activations",
+        "accuracy",
+        "agreement",
+        "SQNR",
+        "size",
+        "batch 1",
+        "",
+        "batch 32",
+        "",
     ]);
     for column in table.column_iter_mut().skip(4) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -223,7 +280,8 @@ fn table(float: &Float, rows: &[Row], best: usize) -> Table {
     ]);
     for (i, r) in rows.iter().enumerate() {
         // How many times faster than the float runs it took turns with.
-        let ratio = |batch: usize| match (r.float_latency_us.get(&batch), r.latency_us.get(&batch)) {
+        let ratio = |batch: usize| match (r.float_latency_us.get(&batch), r.latency_us.get(&batch))
+        {
             (Some(f), Some(q)) => format!("{:.2}x", f / q),
             _ => "-".to_owned(),
         };
@@ -234,7 +292,8 @@ fn table(float: &Float, rows: &[Row], best: usize) -> Table {
             r.activations.clone(),
             format!("{:.2} %", 100.0 * r.accuracy),
             format!("{:.2} %", 100.0 * r.agreement),
-            r.sqnr_db.map_or("inf".to_owned(), |db| format!("{db:.1} dB")),
+            r.sqnr_db
+                .map_or("inf".to_owned(), |db| format!("{db:.1} dB")),
             kib(r.bytes),
             time(r.latency_us.get(&1)),
             ratio(1),
@@ -243,7 +302,11 @@ fn table(float: &Float, rows: &[Row], best: usize) -> Table {
         ];
         table.add_row(cells.into_iter().map(|c| {
             let cell = Cell::new(c);
-            if i == best { cell.add_attribute(Attribute::Bold) } else { cell }
+            if i == best {
+                cell.add_attribute(Attribute::Bold)
+            } else {
+                cell
+            }
         }));
     }
     table

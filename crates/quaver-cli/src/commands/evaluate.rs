@@ -56,7 +56,11 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     let scores = match &args.against {
         None => {
             let own = Baseline::new(&model, &data, args.batch)?;
-            Scores { samples: data.len(), accuracy: own.accuracy(), against: None }
+            Scores {
+                samples: data.len(),
+                accuracy: own.accuracy(),
+                against: None,
+            }
         }
         Some(path) => {
             let other = Model::load(path).map_err(CliError::model(path))?;
@@ -66,7 +70,11 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
                 budget: Duration::from_millis(500),
             };
             let e = baseline.evaluate(&model, Some(&latency))?;
-            Scores { samples: e.samples, accuracy: e.accuracy, against: Some(e) }
+            Scores {
+                samples: e.samples,
+                accuracy: e.accuracy,
+                against: Some(e),
+            }
         }
     };
     if let Some(path) = &args.json {
@@ -77,10 +85,16 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         println!("  accuracy    {:.2} %", 100.0 * a);
     }
     if let Some(e) = &scores.against {
-        println!("  agreement   {:.2} % of samples have the same largest output", 100.0 * e.agreement);
+        println!(
+            "  agreement   {:.2} % of samples have the same largest output",
+            100.0 * e.agreement
+        );
         println!(
             "  SQNR        {}",
-            e.sqnr_db.map_or("infinite: the outputs are equal".to_owned(), |db| format!("{db:.1} dB"))
+            e.sqnr_db
+                .map_or("infinite: the outputs are equal".to_owned(), |db| format!(
+                    "{db:.1} dB"
+                ))
         );
         for l in &e.latency {
             println!(

@@ -53,12 +53,21 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn bits(args: &BitsArgs) -> Result<(), CliError> {
-    let not_a_number = || CliError::Number { given: args.value.clone() };
+    let not_a_number = || CliError::Number {
+        given: args.value.clone(),
+    };
     let pattern = match args.value.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).map_err(|_| not_a_number())?,
-        None => args.format.encode(args.value.parse().map_err(|_| not_a_number())?),
+        None => args
+            .format
+            .encode(args.value.parse().map_err(|_| not_a_number())?),
     };
-    print!("{} as {}\n{}", args.value, args.format, args.format.picture(pattern));
+    print!(
+        "{} as {}\n{}",
+        args.value,
+        args.format,
+        args.format.picture(pattern)
+    );
     Ok(())
 }
 
@@ -70,7 +79,11 @@ fn model(path: &PathBuf) -> Result<(), CliError> {
         .opset_imports
         .iter()
         .map(|o| {
-            let domain = if o.domain.is_empty() { "ai.onnx" } else { &o.domain };
+            let domain = if o.domain.is_empty() {
+                "ai.onnx"
+            } else {
+                &o.domain
+            };
             format!("{domain} {}", o.version)
         })
         .collect();
@@ -95,7 +108,11 @@ fn model(path: &PathBuf) -> Result<(), CliError> {
             Some(t) => format!("{i} {}{:?}", t.element_type(), t.shape()),
             None => i.clone(),
         });
-        let domain = if n.is_standard() { String::new() } else { format!("{}.", n.domain) };
+        let domain = if n.is_standard() {
+            String::new()
+        } else {
+            format!("{}.", n.domain)
+        };
         table.add_row([
             n.name.clone(),
             format!("{domain}{}", n.op_type),
@@ -121,5 +138,8 @@ fn model(path: &PathBuf) -> Result<(), CliError> {
 }
 
 fn type_of(v: &ValueInfo) -> String {
-    v.tensor_type().map_or("of a type that is no tensor".to_owned(), ToString::to_string)
+    v.tensor_type().map_or(
+        "of a type that is no tensor".to_owned(),
+        ToString::to_string,
+    )
 }

@@ -112,7 +112,9 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Converted, CliError> {
-    let operators = Operators::new().include(&args.include)?.exclude(&args.exclude)?;
+    let operators = Operators::new()
+        .include(&args.include)?
+        .exclude(&args.exclude)?;
     let weights = if args.per_tensor && !args.per_channel {
         WeightGranularity::PerTensor
     } else {
@@ -143,8 +145,10 @@ fn compared(
     batch: usize,
 ) -> Result<Report, CliError> {
     let mut baseline = Baseline::new(model, data, batch)?;
-    let latency =
-        LatencyOptions { batches: vec![1], budget: Duration::from_millis(200) };
+    let latency = LatencyOptions {
+        batches: vec![1],
+        budget: Duration::from_millis(200),
+    };
     Ok(converted.evaluate(&mut baseline, Some(&latency))?.report())
 }
 
@@ -171,7 +175,8 @@ fn print_summary(args: &Args, report: &Report) {
         println!(
             "  on the calibration data: top-1 agrees with float on {:.2} %, SQNR {}",
             100.0 * e.agreement,
-            e.sqnr_db.map_or("without noise".to_owned(), |db| format!("{db:.1} dB")),
+            e.sqnr_db
+                .map_or("without noise".to_owned(), |db| format!("{db:.1} dB")),
         );
     }
 }

@@ -41,7 +41,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     let model = Model::load(&args.model).map_err(CliError::model(&args.model))?;
     let data = npz::read_dataset(&args.data, &model)?;
-    let mut options = SessionOptions { fuse: !args.no_fuse, ..SessionOptions::default() };
+    let mut options = SessionOptions {
+        fuse: !args.no_fuse,
+        ..SessionOptions::default()
+    };
     if let Some(name) = &args.isa {
         options.isa = Isa::from_name(name).map_err(|e| CliError::Usage(e.to_string()))?;
     }
@@ -60,8 +63,15 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         && let Some(values) = first.as_slice::<f32>()
     {
         let width = values.len() / data.len();
-        let outputs = Outputs { name: name.clone(), values: values.to_vec(), width };
-        println!("  accuracy of \"{name}\": {:.2} %", 100.0 * outputs.accuracy(labels));
+        let outputs = Outputs {
+            name: name.clone(),
+            values: values.to_vec(),
+            width,
+        };
+        println!(
+            "  accuracy of \"{name}\": {:.2} %",
+            100.0 * outputs.accuracy(labels)
+        );
     }
     Ok(())
 }

@@ -28,7 +28,11 @@ pub(crate) fn rewrite(
             nodes.push(node.clone());
             continue;
         };
-        let name = if node.name.is_empty() { &node.outputs[0] } else { &node.name };
+        let name = if node.name.is_empty() {
+            &node.outputs[0]
+        } else {
+            &node.name
+        };
         let a = activation(&mut r, &mut nodes, &mut done, &node.inputs[0]);
         let alpha = match node.attribute("alpha") {
             Some(Attribute::Float(v)) => *v,
@@ -45,10 +49,17 @@ pub(crate) fn rewrite(
                 let w = weights.get(&mut r, site, weight, storage, granularity, None)?;
                 let scales: Vec<f32> = w.params.scales().map(|s| s * alpha).collect();
                 let shape = channel_shape(site.kind, scales.len(), graph, weight);
-                let scale = r.constant(&format!("{name}_weight_multiplier"), Tensor::new(&shape, scales)?);
+                let scale = r.constant(
+                    &format!("{name}_weight_multiplier"),
+                    Tensor::new(&shape, scales)?,
+                );
                 // Channels have scales of their own, but they share the zero point.
                 let offset = if storage == Storage::Unsigned { 128 } else { 0 };
-                let dtype = if storage == Storage::Unsigned { DType::U8 } else { DType::I8 };
+                let dtype = if storage == Storage::Unsigned {
+                    DType::U8
+                } else {
+                    DType::I8
+                };
                 let zero = r.constant(
                     &format!("{name}_weight_zero_point"),
                     super::integers(dtype, &[], &[offset]),
@@ -60,7 +71,11 @@ pub(crate) fn rewrite(
                 (b.quantized, b.zero_point, b.scale)
             }
         };
-        let op = if site.kind == Kind::Conv { "ConvInteger" } else { "MatMulInteger" };
+        let op = if site.kind == Kind::Conv {
+            "ConvInteger"
+        } else {
+            "MatMulInteger"
+        };
         let sum = r.names.fresh(&format!("{name}_int32"));
         let inputs = [&*a.quantized, &*b, &*a.zero_point, &*b_zero];
         let mut integer = r.node(&format!("{name}_quantized"), op, &inputs, &sum);
@@ -72,13 +87,26 @@ pub(crate) fn rewrite(
             .node(&format!("{name}_cast"), "Cast", &[&sum], &float)
             .with_attribute("to", Attribute::Int(i64::from(DType::F32.onnx_code())));
         let multiplier = r.names.fresh(&format!("{name}_multiplier"));
-        let mul = r.node(&format!("{name}_scales"), "Mul", &[&a.scale, &b_scale], &multiplier);
+        let mul = r.node(
+            &format!("{name}_scales"),
+            "Mul",
+            &[&a.scale, &b_scale],
+            &multiplier,
+        );
         nodes.extend([integer, cast, mul]);
         let bias = match (site.kind, node.input(2)) {
-            (Kind::Conv, Some(bias)) => Some(broadcast_bias(&mut r, &mut nodes, graph, bias, name)?),
+            (Kind::Conv, Some(bias)) => {
+                Some(broadcast_bias(&mut r, &mut nodes, graph, bias, name)?)
+            }
             (_, bias) => bias.map(str::to_owned),
         };
-        scaled(&mut r, &mut nodes, node, (&float, &multiplier), bias.as_deref())?;
+        scaled(
+            &mut r,
+            &mut nodes,
+            node,
+            (&float, &multiplier),
+            bias.as_deref(),
+        )?;
     }
     r.graph.nodes = nodes;
     r.finish()
@@ -120,10 +148,14 @@ fn channel_shape(kind: Kind, scales: usize, graph: &Graph, weight: &str) -> Vec<
         return Vec::new();
     }
     let spatial = match kind {
-        Kind::Conv => graph.initializer(weight).map_or(0, |w| w.rank().saturating_sub(2)),
+        Kind::Conv => graph
+            .initializer(weight)
+            .map_or(0, |w| w.rank().saturating_sub(2)),
         Kind::Gemm | Kind::MatMul => 0,
     };
-    std::iter::once(scales).chain(std::iter::repeat_n(1, spatial)).collect()
+    std::iter::once(scales)
+        .chain(std::iter::repeat_n(1, spatial))
+        .collect()
 }
 
 /// A convolution's bias in the shape in which it meets the output.
@@ -134,7 +166,10 @@ fn broadcast_bias(
     bias: &str,
     name: &str,
 ) -> Result<String, QuantizeError> {
-    let conv = graph.nodes.iter().find(|n| n.input(2) == Some(bias) && n.is("Conv"));
+    let conv = graph
+        .nodes
+        .iter()
+        .find(|n| n.input(2) == Some(bias) && n.is("Conv"));
     let weight = conv.and_then(|n| graph.initializer(n.input(1)?));
     let rank = weight.map_or(4, |w| w.rank());
     let ones = vec![1usize; rank.saturating_sub(2)];
@@ -148,7 +183,12 @@ fn broadcast_bias(
     shape.extend(ones.iter().map(|_| 1i64));
     let shape = r.constant(&format!("{name}_bias_shape"), Tensor::vector(shape));
     let output = r.names.fresh(&format!("{name}_bias"));
-    let node = r.node(&format!("{name}_reshape_bias"), "Reshape", &[bias, &shape], &output);
+    let node = r.node(
+        &format!("{name}_reshape_bias"),
+        "Reshape",
+        &[bias, &shape],
+        &output,
+    );
     nodes.push(node);
     Ok(output)
 }

@@ -50,14 +50,30 @@ pub(crate) fn rewrite(
         let weight = weights.get(&mut r, site, name, Storage::Plain, granularity, scale)?;
         let restored = dequantized(&mut r, name, &weight.quantized, |output, r| {
             let inputs = [&*weight.quantized, &*weight.scale, &*weight.zero_point];
-            with_axis(r.node(&format!("{name}_dequantize"), "DequantizeLinear", &inputs, output), weight.axis)
+            with_axis(
+                r.node(
+                    &format!("{name}_dequantize"),
+                    "DequantizeLinear",
+                    &inputs,
+                    output,
+                ),
+                weight.axis,
+            )
         });
         r.graph.nodes[site.node].inputs[1] = restored;
 
-        let (Some(bias_name), Some(scale)) = (&site.bias, scale) else { continue };
-        let Some(b) = bias(&r, site, &weight, scale)? else { continue };
+        let (Some(bias_name), Some(scale)) = (&site.bias, scale) else {
+            continue;
+        };
+        let Some(b) = bias(&r, site, &weight, scale)? else {
+            continue;
+        };
         let axis = (b.scales.len() > 1).then_some(0);
-        let shape: &[usize] = if axis.is_some() { &[b.scales.len()] } else { &[] };
+        let shape: &[usize] = if axis.is_some() {
+            &[b.scales.len()]
+        } else {
+            &[]
+        };
         let values = integers(qformat::DType::I32, &[b.values.len()], &b.values);
         let scales = Tensor::new(shape, b.scales)?;
         // Named after the node: nodes that share a bias multiply it by scales of their own.
@@ -65,7 +81,12 @@ pub(crate) fn rewrite(
         let q = r.constant(&format!("{stem}_quantized"), values);
         let s = r.constant(&format!("{stem}_scale"), scales);
         let restored = r.names.fresh(&format!("{stem}_dequantized"));
-        let dq = r.node(&format!("{stem}_dequantize"), "DequantizeLinear", &[&q, &s], &restored);
+        let dq = r.node(
+            &format!("{stem}_dequantize"),
+            "DequantizeLinear",
+            &[&q, &s],
+            &restored,
+        );
         r.graph.nodes.push(with_axis(dq, axis));
         r.graph.nodes[site.node].inputs[2] = restored;
     }

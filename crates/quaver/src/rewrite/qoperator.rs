@@ -82,7 +82,9 @@ impl Form<'_> {
             None => {
                 let q = self.r.names.fresh(&format!("{value}_quantized"));
                 let inputs = [value, &names.scale, &names.zero_point];
-                let node = self.r.node(&format!("{value}_quantize"), "QuantizeLinear", &inputs, &q);
+                let node = self
+                    .r
+                    .node(&format!("{value}_quantize"), "QuantizeLinear", &inputs, &q);
                 self.nodes.push(node);
                 self.integers.insert(value.to_owned(), q.clone());
                 q
@@ -102,8 +104,12 @@ impl Form<'_> {
         let root = self.placement.root(value);
         let names = self.r.params(root, &self.ranges.params(root)?);
         let inputs = [&*quantized, &*names.scale, &*names.zero_point];
-        let dq =
-            self.r.node(&format!("{value}_dequantize"), "DequantizeLinear", &inputs, value);
+        let dq = self.r.node(
+            &format!("{value}_dequantize"),
+            "DequantizeLinear",
+            &inputs,
+            value,
+        );
         self.nodes.push(dq);
         self.integers.insert(value.to_owned(), quantized);
         Ok(())
@@ -132,7 +138,11 @@ impl Form<'_> {
     /// A site. Returns the index of the clamp that it took in.
     fn site(&mut self, site: &Site, node: &Node) -> Result<Option<usize>, QuantizeError> {
         let a = self.activation(&node.inputs[0])?;
-        let storage = if site.kind == Kind::Conv { Storage::Plain } else { matmul_storage(site) };
+        let storage = if site.kind == Kind::Conv {
+            Storage::Plain
+        } else {
+            matmul_storage(site)
+        };
         let weight = match &site.weight {
             Some(name) => Some(self.weights.get(
                 &mut self.r,
@@ -154,7 +164,12 @@ impl Form<'_> {
             ),
             None => {
                 let b = self.activation(&node.inputs[1])?;
-                (b.quantized, b.scale_name, b.zero_point_name, vec![b.params.scale()])
+                (
+                    b.quantized,
+                    b.scale_name,
+                    b.zero_point_name,
+                    vec![b.params.scale()],
+                )
             }
         };
         let linear = match site.kind {
@@ -170,7 +185,11 @@ impl Form<'_> {
         let root = self.placement.root(&site.output);
         let out = self.ranges.params(root)?;
         let names = self.r.params(root, &out);
-        let op = if site.kind == Kind::Conv { "QLinearConv" } else { "QLinearMatMul" };
+        let op = if site.kind == Kind::Conv {
+            "QLinearConv"
+        } else {
+            "QLinearMatMul"
+        };
         let mut inputs: Vec<String> = vec![
             a.quantized,
             a.scale_name,
@@ -223,7 +242,11 @@ impl Form<'_> {
         (b, b_zero, b_scales): (&str, &str, &[f32]),
         weight: Option<&Weight>,
     ) -> Result<(), QuantizeError> {
-        let name = if node.name.is_empty() { &node.outputs[0] } else { &node.name };
+        let name = if node.name.is_empty() {
+            &node.outputs[0]
+        } else {
+            &node.name
+        };
         let mut sum = self.r.names.fresh(&format!("{name}_int32"));
         let product = self.r.node(
             &format!("{name}_quantized"),
@@ -236,12 +259,18 @@ impl Form<'_> {
             Some(w) => bias(&self.r, site, w, a.params.scale())?,
             None => None,
         };
-        let float_bias = if quantized_bias.is_some() { None } else { node.input(2) };
+        let float_bias = if quantized_bias.is_some() {
+            None
+        } else {
+            node.input(2)
+        };
         if let Some(q) = quantized_bias {
             let values = integers(DType::I32, &[q.values.len()], &q.values);
             let c = self.r.constant(&format!("{name}_bias_quantized"), values);
             let with_bias = self.r.names.fresh(&format!("{name}_int32_biased"));
-            let add = self.r.node(&format!("{name}_add_bias"), "Add", &[&sum, &c], &with_bias);
+            let add = self
+                .r
+                .node(&format!("{name}_add_bias"), "Add", &[&sum, &c], &with_bias);
             self.nodes.push(add);
             sum = with_bias;
         }
@@ -249,9 +278,15 @@ impl Form<'_> {
             Some(Attribute::Float(v)) => *v,
             _ => 1.0,
         };
-        let multiplier: Vec<f32> =
-            b_scales.iter().map(|s| s * a.params.scale() * float("alpha")).collect();
-        let shape: &[usize] = if multiplier.len() > 1 { &[multiplier.len()] } else { &[] };
+        let multiplier: Vec<f32> = b_scales
+            .iter()
+            .map(|s| s * a.params.scale() * float("alpha"))
+            .collect();
+        let shape: &[usize] = if multiplier.len() > 1 {
+            &[multiplier.len()]
+        } else {
+            &[]
+        };
         let multiplier = Tensor::new(shape, multiplier)?;
         let multiplier = self.r.constant(&format!("{name}_multiplier"), multiplier);
         let cast = self.r.names.fresh(&format!("{name}_float"));
@@ -260,7 +295,13 @@ impl Form<'_> {
             .node(&format!("{name}_cast"), "Cast", &[&sum], &cast)
             .with_attribute("to", Attribute::Int(i64::from(DType::F32.onnx_code())));
         self.nodes.push(node_cast);
-        scaled(&mut self.r, &mut self.nodes, node, (&cast, &multiplier), float_bias)
+        scaled(
+            &mut self.r,
+            &mut self.nodes,
+            node,
+            (&cast, &multiplier),
+            float_bias,
+        )
     }
 }
 
@@ -273,14 +314,23 @@ pub(super) fn scaled(
     bias: Option<&str>,
 ) -> Result<(), QuantizeError> {
     let output = node.outputs[0].as_str();
-    let name = if node.name.is_empty() { output } else { &node.name };
+    let name = if node.name.is_empty() {
+        output
+    } else {
+        &node.name
+    };
     let Some(bias) = bias else {
         let mul = r.node(&format!("{name}_scale"), "Mul", &[sum, multiplier], output);
         nodes.push(mul);
         return Ok(());
     };
     let product = r.names.fresh(&format!("{name}_scaled"));
-    let mul = r.node(&format!("{name}_scale"), "Mul", &[sum, multiplier], &product);
+    let mul = r.node(
+        &format!("{name}_scale"),
+        "Mul",
+        &[sum, multiplier],
+        &product,
+    );
     nodes.push(mul);
     let mut bias = bias.to_owned();
     if let Some(Attribute::Float(beta)) = node.attribute("beta")
@@ -288,11 +338,21 @@ pub(super) fn scaled(
     {
         let beta = r.constant(&format!("{name}_beta"), Tensor::scalar(*beta));
         let times = r.names.fresh(&format!("{name}_beta_bias"));
-        let mul = r.node(&format!("{name}_scale_bias"), "Mul", &[&bias, &beta], &times);
+        let mul = r.node(
+            &format!("{name}_scale_bias"),
+            "Mul",
+            &[&bias, &beta],
+            &times,
+        );
         nodes.push(mul);
         bias = times;
     }
-    let add = r.node(&format!("{name}_add_bias"), "Add", &[&product, &bias], output);
+    let add = r.node(
+        &format!("{name}_add_bias"),
+        "Add",
+        &[&product, &bias],
+        output,
+    );
     nodes.push(add);
     Ok(())
 }
@@ -325,16 +385,25 @@ mod tests {
 
     #[test]
     fn a_clamp_is_implied_only_where_the_range_ends_at_it() {
-        let relu = Clamp { min: 0.0, max: f32::INFINITY };
+        let relu = Clamp {
+            min: 0.0,
+            max: f32::INFINITY,
+        };
         let relu6 = Clamp { min: 0.0, max: 6.0 };
         let tight = QParams::from_range(0.0, 6.0, DType::U8, Scheme::Affine).unwrap();
         assert_eq!(IntegerClamp::new(relu, &tight), None);
         assert_eq!(IntegerClamp::new(relu6, &tight), None);
         let low = QParams::from_range(-1.0, 6.0, DType::U8, Scheme::Affine).unwrap();
         let z = low.zero_point();
-        assert_eq!(IntegerClamp::new(relu, &low), Some(IntegerClamp { min: z, max: 255 }));
+        assert_eq!(
+            IntegerClamp::new(relu, &low),
+            Some(IntegerClamp { min: z, max: 255 })
+        );
         let high = QParams::from_range(0.0, 12.0, DType::U8, Scheme::Affine).unwrap();
-        assert_eq!(IntegerClamp::new(relu6, &high), Some(IntegerClamp { min: 0, max: 128 }));
+        assert_eq!(
+            IntegerClamp::new(relu6, &high),
+            Some(IntegerClamp { min: 0, max: 128 })
+        );
         let symmetric = QParams::from_range(-6.0, 6.0, DType::I8, Scheme::Symmetric).unwrap();
         assert_eq!(
             IntegerClamp::new(relu, &symmetric),

@@ -53,10 +53,15 @@ impl Weights {
         input_scale: Option<f32>,
     ) -> Result<Weight, QuantizeError> {
         let graph = &rewriter.graph;
-        let missing = || QuantizeError::Unobserved { value: name.to_owned() };
+        let missing = || QuantizeError::Unobserved {
+            value: name.to_owned(),
+        };
         let tensor = graph.initializer(name).ok_or_else(missing)?.clone();
         let values = tensor.as_slice::<f32>().ok_or_else(missing)?;
-        let in_value = |source| QuantizeError::Format { value: format!("weight \"{name}\""), source };
+        let in_value = |source| QuantizeError::Format {
+            value: format!("weight \"{name}\""),
+            source,
+        };
         let axis = match granularity {
             WeightGranularity::PerTensor => None,
             WeightGranularity::PerChannel => site.channel_axis,
@@ -64,16 +69,25 @@ impl Weights {
         let spec = QuantSpec {
             dtype: DType::I8,
             scheme: Scheme::Symmetric,
-            granularity: axis.map_or(Granularity::PerTensor, |axis| Granularity::PerChannel { axis }),
+            granularity: axis.map_or(Granularity::PerTensor, |axis| Granularity::PerChannel {
+                axis,
+            }),
         };
         let mut params =
             TensorQParams::from_data(values, tensor.shape(), spec).map_err(in_value)?;
-        let bias = site.bias.as_ref().and_then(|b| graph.initializer(b)?.as_slice::<f32>());
+        let bias = site
+            .bias
+            .as_ref()
+            .and_then(|b| graph.initializer(b)?.as_slice::<f32>());
         if let (Some(bias), Some(input_scale)) = (bias, input_scale) {
             params = widened(&params, bias, input_scale).map_err(in_value)?;
         }
 
-        let key = (name.to_owned(), storage, params.scales().map(f32::to_bits).collect());
+        let key = (
+            name.to_owned(),
+            storage,
+            params.scales().map(f32::to_bits).collect(),
+        );
         if let Some(w) = self.done.get(&key) {
             return Ok(w.clone());
         }
@@ -81,7 +95,10 @@ impl Weights {
         let mut shape = tensor.shape().to_vec();
         let mut stored_axis = axis;
         if let (Storage::Transposed, &[rows, cols]) = (storage, shape.as_slice()) {
-            q = (0..cols).flat_map(|c| (0..rows).map(move |r| (r, c))).map(|(r, c)| q[r * cols + c]).collect();
+            q = (0..cols)
+                .flat_map(|c| (0..rows).map(move |r| (r, c)))
+                .map(|(r, c)| q[r * cols + c])
+                .collect();
             shape.swap(0, 1);
             stored_axis = axis.map(|a| 1 - a);
         }
@@ -143,18 +160,34 @@ pub(crate) fn bias(
     weight: &Weight,
     input_scale: f32,
 ) -> Result<Option<Bias>, QuantizeError> {
-    let Some(name) = &site.bias else { return Ok(None) };
-    let Some(values) = rewriter.graph.initializer(name).and_then(|t| t.as_slice::<f32>()) else {
+    let Some(name) = &site.bias else {
+        return Ok(None);
+    };
+    let Some(values) = rewriter
+        .graph
+        .initializer(name)
+        .and_then(|t| t.as_slice::<f32>())
+    else {
         return Ok(None);
     };
     // A product that underflows belongs to a channel whose weights and bias are all but zero
     // (`widened` made it large enough for any other bias): the smallest normal number serves.
-    let scales: Vec<f32> =
-        weight.params.scales().map(|s| (s * input_scale).max(f32::MIN_POSITIVE)).collect();
+    let scales: Vec<f32> = weight
+        .params
+        .scales()
+        .map(|s| (s * input_scale).max(f32::MIN_POSITIVE))
+        .collect();
     let mut q = Vec::with_capacity(values.len());
     for (i, &b) in values.iter().enumerate() {
-        let scale = if scales.len() == values.len() { scales[i] } else { scales[0] };
-        let named = |source| QuantizeError::Format { value: format!("bias \"{name}\""), source };
+        let scale = if scales.len() == values.len() {
+            scales[i]
+        } else {
+            scales[0]
+        };
+        let named = |source| QuantizeError::Format {
+            value: format!("bias \"{name}\""),
+            source,
+        };
         if !b.is_finite() {
             return Err(named(qformat::FormatError::Range { min: b, max: b }));
         }
