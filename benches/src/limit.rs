@@ -9,12 +9,16 @@ use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pulp::{Arch, Simd, WithSimd};
+use qkernels::Isa;
+use qkernels::limit::int8_dot_loop;
 
 use crate::machine::Team;
 
 /// A resource of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// The multiply-accumulate instructions of a tier's byte kernels, on registers only.
+    Multiply(Isa),
     /// Reading so many bytes over and over, with the widest loads there are. The number decides
     /// which level of memory holds them.
     Read(usize),
@@ -25,6 +29,7 @@ pub enum Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Kind::Multiply(_) => f.write_str("multiply"),
             Kind::Read(_) => f.write_str("read"),
             Kind::Copy(_) => f.write_str("memcpy"),
         }
@@ -50,6 +55,7 @@ pub struct Gauge {
 
 /// What a gauge runs on; each thread has its share.
 enum Work {
+    Multiply(Isa),
     Read {
         shares: Vec<Vec<u32>>,
         passes: usize,
@@ -60,6 +66,9 @@ enum Work {
     },
 }
 
+/// Iterations of the multiply loop in one call: some hundred microseconds.
+const ITERATIONS: u64 = 100_000;
+
 /// The least that one call of a gauge moves, so that starting the threads does not count.
 const LEAST_BYTES: usize = 8 << 20;
 
@@ -68,13 +77,17 @@ impl Gauge {
     #[must_use]
     pub fn new(kind: Kind, team: &Arc<Team>) -> Self {
         let threads = team.threads();
-        let (bytes, work) = match kind {
+        let (amount, work) = match kind {
+            Kind::Multiply(isa) => {
+                let operations = int8_dot_loop(isa, ITERATIONS) as f64;
+                (operations * threads as f64, Work::Multiply(isa))
+            }
             Kind::Read(bytes) => {
                 let share = (bytes / threads / size_of::<u32>()).max(1);
                 let passes = LEAST_BYTES.div_ceil(share * size_of::<u32>() * threads);
                 let shares = (0..threads).map(|_| filled(share, 1_u32)).collect();
                 (
-                    share * size_of::<u32>() * threads * passes,
+                    (share * size_of::<u32>() * threads * passes) as f64,
                     Work::Read { shares, passes },
                 )
             }
@@ -84,13 +97,16 @@ impl Gauge {
                 let shares = (0..threads)
                     .map(|_| Mutex::new((filled(share, 1_u8), filled(share, 0_u8))))
                     .collect();
-                (2 * share * threads * passes, Work::Copy { shares, passes })
+                (
+                    (2 * share * threads * passes) as f64,
+                    Work::Copy { shares, passes },
+                )
             }
         };
         Self {
             kind,
             team: Arc::clone(team),
-            amount: bytes as f64,
+            amount,
             work,
         }
     }
@@ -116,6 +132,9 @@ impl Gauge {
     /// Uses the resource once.
     pub fn run(&self) {
         match &self.work {
+            Work::Multiply(isa) => self.team.each(|_| {
+                black_box(int8_dot_loop(*isa, black_box(ITERATIONS)));
+            }),
             Work::Read { shares, passes } => self.team.each(|index| {
                 for _ in 0..*passes {
                     black_box(sum(black_box(&shares[index])));
@@ -207,6 +226,20 @@ mod tests {
             assert!(gauge.amount() < 1.1 * LEAST_BYTES as f64, "{kind}");
         }
         assert!(Gauge::new(Kind::Read(64 << 20), &team).amount() >= 67_108_864.0);
+    }
+
+    #[test]
+    fn every_tier_has_a_multiply_limit() {
+        let team = Arc::new(Team::new(2).unwrap());
+        for isa in Isa::available() {
+            let gauge = Gauge::new(Kind::Multiply(isa), &team);
+            gauge.run();
+            assert!(
+                gauge.amount() >= 4.0 * ITERATIONS as f64,
+                "{isa}: {}",
+                gauge.amount()
+            );
+        }
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn cell_of<A: Lhs + Send + Sync + 'static>(
                 library: "quaver",
                 isa: isa.name(),
                 team: Arc::clone(team),
-                demands: demands(spec, copies),
+                demands: demands(spec, isa, copies),
                 repeats: 1,
                 call: Box::new(move || {
                     let done = runner.run();
@@ -203,9 +203,12 @@ fn cell_of<A: Lhs + Send + Sync + 'static>(
 }
 
 /// What a product asks of the machine at the least.
-fn demands(spec: Spec, copies: usize) -> Vec<Demand> {
+fn demands(spec: Spec, isa: Isa, copies: usize) -> Vec<Demand> {
     let Shape { m, k, n } = spec.shape;
-    let mut demands = Vec::new();
+    let mut demands = vec![Demand {
+        kind: Kind::Multiply(isa),
+        amount: spec.shape.ops(),
+    }];
     if m <= ROWS_THAT_STREAM {
         demands.push(Demand {
             kind: Kind::Read(k * n * copies),
