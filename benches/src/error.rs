@@ -28,6 +28,9 @@ pub enum BenchError {
         /// What the kernel said.
         source: qkernels::KernelError,
     },
+    /// The model could not be quantized or run.
+    #[error("model digits: {0}")]
+    Model(#[source] Box<quaver::QuantizeError>),
     /// A result differs from the scalar reference: a time for it would mean nothing.
     #[error("{op} {shape} on {isa}: element {index} is {found}, the scalar reference {expected}")]
     WrongAnswer {
@@ -74,4 +77,10 @@ pub enum BenchError {
         /// Why not.
         reason: String,
     },
+}
+
+impl From<quaver::QuantizeError> for BenchError {
+    fn from(error: quaver::QuantizeError) -> Self {
+        BenchError::Model(Box::new(error))
+    }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the kernels beside the machine's measured limits, as a table and as JSON.
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -75,6 +76,14 @@ struct Args {
     /// Amounts of data for elementwise work, read and written together: levels of memory, or bytes.
     #[arg(long, value_name = "LEVEL|BYTES,…", default_value = "l2,mem")]
     sizes: String,
+    /// Batch sizes of the model.
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "1,32"
+    )]
+    batch: Vec<NonZeroUsize>,
     /// Write the records as JSON to FILE.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -97,6 +106,8 @@ enum Op {
     Convert,
     /// Quantize, dequantize, requantize, and the range of a tensor.
     Quantize,
+    /// The digit classifier, in float32 and quantized.
+    Model,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -150,6 +161,7 @@ Examples:
   cargo xtask bench gemm --shapes bert-base --out i32,u8     what requantizing costs
   cargo xtask bench gemm --shapes 1x4096x4096 --weights hot,cold
   cargo xtask bench convert quantize --sizes 64KiB,mem
+  cargo xtask bench model --threads 1,2                      float32 beside int8
   cargo xtask bench --save before.json                       keep a baseline …
   cargo xtask bench --compare before.json                    … and name what became slower",
         shapes = list(&shapes),
@@ -307,6 +319,10 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     }
     if wants(Op::Quantize) {
         jobs.extend(ops::quantize::jobs(&sizes));
+    }
+    if wants(Op::Model) {
+        let batches: Vec<usize> = args.batch.iter().map(|batch| batch.get()).collect();
+        jobs.extend(ops::model::jobs(&batches));
     }
     Ok(jobs)
 }

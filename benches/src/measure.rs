@@ -59,6 +59,8 @@ impl Work {
 pub struct Contender {
     /// Whose code it is.
     pub library: &'static str,
+    /// The element types, in and out, or the form of a model.
+    pub types: String,
     /// The tier of instructions it runs on.
     pub isa: &'static str,
     /// The threads it runs on.
@@ -76,8 +78,6 @@ pub struct Contender {
 pub struct Cell {
     /// The operation.
     pub op: &'static str,
-    /// The element types, in and out.
-    pub types: String,
     /// M, K, N; for elementwise work 1, 1 and the number of elements.
     pub shape: (usize, usize, usize),
     /// How many such products one call does.
@@ -274,6 +274,7 @@ mod tests {
             let log = Arc::clone(&log);
             Contender {
                 library: "test",
+                types: String::new(),
                 isa: "none",
                 team: Arc::clone(&team),
                 demands: Vec::new(),
@@ -287,7 +288,6 @@ mod tests {
         };
         let mut cell = Cell {
             op: "test",
-            types: String::new(),
             shape: (1, 1, 1),
             batch: 1,
             data: String::new(),

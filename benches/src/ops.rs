@@ -7,6 +7,7 @@
 pub mod convert;
 mod elementwise;
 pub mod gemm;
+pub mod model;
 pub mod quantize;
 
 use std::sync::Arc;

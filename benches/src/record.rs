@@ -42,7 +42,7 @@ pub struct Record {
 pub struct Key {
     /// The operation.
     pub op: String,
-    /// The element types, in and out.
+    /// The element types, in and out, or the form of a model.
     pub types: String,
     /// Rows of A; 1 for elementwise work.
     pub m: usize,
@@ -52,7 +52,7 @@ pub struct Key {
     pub n: usize,
     /// Products in one call.
     pub batch: usize,
-    /// Where the data lies: `hot` or `cold` weights, or a level of memory.
+    /// Where the data lies (`hot` or `cold` weights, a level of memory), or which model it is.
     pub data: String,
     /// The tier of instructions.
     pub isa: String,
@@ -82,7 +82,7 @@ impl Record {
         Self {
             key: Key {
                 op: cell.op.to_owned(),
-                types: cell.types.clone(),
+                types: contender.types.clone(),
                 m,
                 k,
                 n,

@@ -24,7 +24,7 @@ pub(crate) fn all(criterion: &mut Criterion, jobs: Vec<Job>) {
                     Work::Bytes(bytes) => Throughput::Bytes(bytes as u64),
                 });
                 for contender in &mut cell.contenders {
-                    let name = BenchmarkId::from_parameter(contender.isa);
+                    let name = BenchmarkId::new(&contender.types, contender.isa);
                     group.bench_function(name, |bencher| bencher.iter(|| (contender.call)()));
                 }
             }

@@ -122,6 +122,7 @@ where
             let members = Arc::clone(team);
             contenders.push(Contender {
                 library: "quaver",
+                types: line.types.to_owned(),
                 isa: isa.name(),
                 team: Arc::clone(team),
                 demands: vec![Demand {
@@ -147,7 +148,6 @@ where
     }
     Ok(Cell {
         op,
-        types: line.types.to_owned(),
         shape: (1, 1, len),
         batch: 1,
         data: size.name.clone(),

@@ -179,6 +179,7 @@ fn cell_of<A: Lhs + Send + Sync + 'static>(
             check_answers(op, &shape, isa, &runner.out.rows(&rows, n), &expected)?;
             contenders.push(Contender {
                 library: "quaver",
+                types: types(spec),
                 isa: isa.name(),
                 team: Arc::clone(team),
                 demands: demands(spec, isa, copies),
@@ -193,7 +194,6 @@ fn cell_of<A: Lhs + Send + Sync + 'static>(
     }
     Ok(Cell {
         op,
-        types: types(spec),
         shape: (m, k, n),
         batch: 1,
         data: spec.weights.name().to_owned(),
