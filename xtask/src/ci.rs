@@ -2,10 +2,6 @@
 
 mod cpu;
 mod demo;
-#[expect(
-    dead_code,
-    reason = "joins STEPS with the command line's quantize and run"
-)]
 mod interop;
 
 use std::path::PathBuf;
@@ -101,6 +97,16 @@ const STEPS: &[Step] = &[
         name: "bench",
         purpose: "the bench runs and its answers are right",
         tasks: bench,
+    },
+    Step {
+        name: "interop",
+        purpose: "our files in ONNX Runtime and its files in ours: the same top-1",
+        tasks: interop::interop,
+    },
+    Step {
+        name: "demo",
+        purpose: "all six steps on a real model, as accurate as float and faster",
+        tasks: interop::demo,
     },
 ];
 
@@ -256,6 +262,7 @@ fn bench() -> Result<Vec<Task>, Error> {
         ][..],
         &["convert", "--isa", "all", "--sizes", "l2"],
         &["quantize", "--isa", "all", "--sizes", "l2"],
+        &["model", "--isa", "all"],
     ] {
         let mut command = Command::new(program("quaver-benches"));
         command.args(args).arg("--quick");
