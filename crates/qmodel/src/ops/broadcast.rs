@@ -1,4 +1,4 @@
-//! NumPy broadcasting (the ONNX standard's "Multidirectional Broadcasting"), and the arithmetic
+//! `NumPy` broadcasting (the ONNX standard's "Multidirectional Broadcasting"), and the arithmetic
 //! operators on top of it.
 
 use std::marker::PhantomData;

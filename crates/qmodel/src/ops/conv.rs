@@ -208,21 +208,22 @@ fn fill_row<T: Copy>(
 pub(crate) struct Conv {
     attributes: ConvAttributes,
     /// Applied to the result: a fused Relu or Clip.
-    pub(crate) clamp: Option<(f32, f32)>,
+    clamp: Option<(f32, f32)>,
 }
 
 impl Conv {
-    pub(crate) fn new(spec: &Spec<'_>) -> Result<Conv, ModelError> {
+    /// Reads a node; `clamp` is an activation that follows.
+    pub(crate) fn new(spec: &Spec<'_>, clamp: Option<(f32, f32)>) -> Result<Conv, ModelError> {
         spec.check(2..=3, 1..=1, ATTRIBUTES)?;
         Ok(Conv {
             attributes: ConvAttributes::read(spec)?,
-            clamp: None,
+            clamp,
         })
     }
 }
 
 pub(crate) fn build(spec: &Spec<'_>) -> Result<Box<dyn Operator>, ModelError> {
-    Ok(Box::new(Conv::new(spec)?))
+    Ok(Box::new(Conv::new(spec, None)?))
 }
 
 impl Operator for Conv {

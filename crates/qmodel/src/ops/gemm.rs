@@ -106,22 +106,23 @@ pub(crate) fn broadcasts_to(inputs: &Facts<'_>, i: usize, dims: &[Dim]) -> Resul
 pub(crate) struct Gemm {
     attributes: GemmAttributes,
     /// Applied to the result: a fused Relu or Clip.
-    pub(crate) clamp: Option<(f32, f32)>,
+    clamp: Option<(f32, f32)>,
 }
 
 impl Gemm {
-    pub(crate) fn new(spec: &Spec<'_>) -> Result<Gemm, ModelError> {
+    /// Reads a node; `clamp` is an activation that follows.
+    pub(crate) fn new(spec: &Spec<'_>, clamp: Option<(f32, f32)>) -> Result<Gemm, ModelError> {
         let inputs = if spec.version < 11 { 3..=3 } else { 2..=3 };
         spec.check(inputs, 1..=1, &["alpha", "beta", "transA", "transB"])?;
         Ok(Gemm {
             attributes: GemmAttributes::read(spec)?,
-            clamp: None,
+            clamp,
         })
     }
 }
 
 pub(crate) fn build(spec: &Spec<'_>) -> Result<Box<dyn Operator>, ModelError> {
-    Ok(Box::new(Gemm::new(spec)?))
+    Ok(Box::new(Gemm::new(spec, None)?))
 }
 
 impl Operator for Gemm {

@@ -5,7 +5,7 @@ use super::{Facts, Inputs, Operator, RunContext, Spec, operand_name};
 use crate::product::{Operand, multiply};
 use crate::{Dim, ElementType, ModelError, Tensor, TensorType};
 
-/// Output dimensions of operands `a` (input `ai`) and `b` (input `bi`), as NumPy's `matmul`.
+/// Output dimensions of operands `a` (input `ai`) and `b` (input `bi`), as `NumPy`'s `matmul`.
 pub(crate) fn output_dims(
     a: Option<&[Dim]>,
     b: Option<&[Dim]>,
@@ -101,18 +101,19 @@ impl Batch {
 /// A float product.
 pub(crate) struct MatMul {
     /// Applied to the result: a fused Relu or Clip.
-    pub(crate) clamp: Option<(f32, f32)>,
+    clamp: Option<(f32, f32)>,
 }
 
 impl MatMul {
-    pub(crate) fn new(spec: &Spec<'_>) -> Result<MatMul, ModelError> {
+    /// Reads a node; `clamp` is an activation that follows.
+    pub(crate) fn new(spec: &Spec<'_>, clamp: Option<(f32, f32)>) -> Result<MatMul, ModelError> {
         spec.check(2..=2, 1..=1, &[])?;
-        Ok(MatMul { clamp: None })
+        Ok(MatMul { clamp })
     }
 }
 
 pub(crate) fn build(spec: &Spec<'_>) -> Result<Box<dyn Operator>, ModelError> {
-    Ok(Box::new(MatMul::new(spec)?))
+    Ok(Box::new(MatMul::new(spec, None)?))
 }
 
 impl Operator for MatMul {

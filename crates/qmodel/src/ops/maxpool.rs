@@ -8,7 +8,7 @@ struct MaxPool {
     window: Window,
 }
 
-/// Reads the window of a MaxPool node.
+/// Reads the window of a `MaxPool` node.
 pub(crate) fn window(spec: &Spec<'_>) -> Result<Window, ModelError> {
     let attributes = [
         "auto_pad",
@@ -126,9 +126,9 @@ fn pool<T: TensorElement + PartialOrd>(
     cx.tensor(shape, out)
 }
 
-/// The larger of two values; NaN wins, as in ONNX Runtime's and NumPy's `maximum`.
+/// The larger of two values; NaN wins, as in ONNX Runtime's and `NumPy`'s `maximum`.
 #[inline]
 pub(crate) fn larger<T: PartialOrd + Copy>(a: T, b: T) -> T {
     #[allow(clippy::neg_cmp_op_on_partial_ord)] // A NaN in `a` must not lose.
-    if b > a || !(b >= b) { b } else { a }
+    if b > a || b != b { b } else { a }
 }

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use qkernels::{Isa, Threads, Workspace};
 
 pub(crate) use self::spec::Spec;
-use crate::session::Pool;
+use crate::session::{FusedConv, Pool};
 use crate::{Dim, ElementType, ModelError, Tensor, TensorElement, TensorType};
 
 /// What is known of a value.
@@ -98,6 +98,17 @@ pub(crate) trait Operator: Send + Sync {
         inputs: &mut Inputs<'_>,
         shapes: &[Vec<usize>],
     ) -> Result<Vec<Tensor>, ModelError>;
+
+    /// Whether every output element depends on the input element of the same place alone, for
+    /// steps that fusion has made.
+    fn is_elementwise(&self) -> bool {
+        false
+    }
+
+    /// The step as a fused convolution, which can be told where its channels are.
+    fn as_fused_conv(&mut self) -> Option<&mut FusedConv> {
+        None
+    }
 }
 
 /// What is known of the inputs of a node.

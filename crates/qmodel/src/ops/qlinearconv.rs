@@ -16,7 +16,7 @@ pub(crate) fn build(spec: &Spec<'_>) -> Result<Box<dyn Operator>, ModelError> {
     Ok(Box::new(QLinearConv(attributes(spec)?)))
 }
 
-/// Checks a QLinearConv node and reads its attributes.
+/// Checks a `QLinearConv` node and reads its attributes.
 pub(crate) fn attributes(spec: &Spec<'_>) -> Result<ConvAttributes, ModelError> {
     spec.check(8..=9, 1..=1, ATTRIBUTES)?;
     ConvAttributes::read(spec)

@@ -45,7 +45,7 @@ pub(crate) fn permute<T: Copy>(x: &[T], shape: &[usize], order: &[usize], out: &
     for &o in order.iter().filter(|&&o| shape[o] != 1) {
         match dims.last_mut() {
             Some((n, step)) if *step == steps[o] * shape[o] => {
-                (*n, *step) = (*n * shape[o], steps[o])
+                (*n, *step) = (*n * shape[o], steps[o]);
             }
             _ => dims.push((shape[o], steps[o])),
         }

@@ -231,7 +231,7 @@ impl Window {
         let room = padded - extent;
         let mut output = room / stride + 1;
         // Rounding up adds a window that hangs over the end, unless it would start in the padding.
-        if self.ceil && room % stride != 0 && output * stride < input + before {
+        if self.ceil && !room.is_multiple_of(stride) && output * stride < input + before {
             output += 1;
         }
         Ok(Axis {

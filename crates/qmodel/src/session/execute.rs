@@ -110,10 +110,11 @@ fn take_dying(step: &Step, held: &mut [Held<'_>]) -> Vec<(Slot, Tensor)> {
     let mut owned = Vec::new();
     for &slot in &step.last_uses {
         let once = step.inputs.iter().filter(|s| **s == Some(slot)).count() == 1;
-        if once && let Held::Made(_) = held[slot] {
-            if let Held::Made(t) = held[slot].take() {
-                owned.push((slot, t));
-            }
+        if once && matches!(held[slot], Held::Made(_)) {
+            let Held::Made(t) = held[slot].take() else {
+                continue;
+            };
+            owned.push((slot, t));
         }
     }
     owned

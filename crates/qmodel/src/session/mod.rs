@@ -2,6 +2,7 @@
 
 mod execute;
 mod fuse;
+mod fused;
 mod plan;
 mod pool;
 
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use qkernels::{Isa, Threads, Workspace};
 
 use self::execute::Machine;
+pub(crate) use self::fused::conv::FusedConv;
 use self::plan::Plan;
 pub(crate) use self::pool::Pool;
 use crate::shape::matches;

@@ -73,9 +73,9 @@ impl Plan {
     ) -> Result<Plan, ModelError> {
         let mut plan = Plan::unfused(model)?;
         if fuse {
-            super::fuse::fuse(&mut plan, model, options)?;
+            super::fuse::fuse(&mut plan, model, options, pool, workspace)?;
         }
-        plan.fold_constants(options, pool, workspace)?;
+        plan.fold_constants(options, pool, workspace, &|_| true)?;
         plan.remove_dead();
         plan.find_last_uses();
         Ok(plan)
@@ -146,12 +146,13 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Runs the steps that only constants go into.
-    fn fold_constants(
+    /// Runs the steps that only constants go into, of those that `may` be run ahead.
+    pub(super) fn fold_constants(
         &mut self,
         options: &SessionOptions,
         pool: &mut Pool,
         workspace: &mut Workspace,
+        may: &dyn Fn(&Step) -> bool,
     ) -> Result<(), ModelError> {
         for step in std::mem::take(&mut self.steps) {
             let constants: Option<Vec<Option<Arc<Tensor>>>> = step
@@ -159,7 +160,7 @@ impl Plan {
                 .iter()
                 .map(|s| s.map_or(Some(None), |s| self.values[s].constant.clone().map(Some)))
                 .collect();
-            let Some(constants) = constants else {
+            let Some(constants) = constants.filter(|_| may(&step)) else {
                 self.steps.push(step);
                 continue;
             };

@@ -90,8 +90,10 @@ mod tests {
         let v = pool.take::<f32>(100);
         let at = v.as_ptr();
         pool.give_vec(v);
-        assert_ne!(pool.take::<u8>(100).as_ptr().cast::<f32>(), at);
-        assert_eq!(pool.take::<f32>(60).as_ptr(), at);
+        let bytes = pool.take::<u8>(100);
+        let again = pool.take::<f32>(60);
+        assert_ne!(bytes.as_ptr().cast::<f32>(), at);
+        assert_eq!(again.as_ptr(), at);
         for _ in 0..1000 {
             pool.give_vec(vec![0u8; 8]);
         }

@@ -2,7 +2,7 @@
 //!
 //! C is i32 in units of `alpha · a_scale · b_scale`. Sums and C are exact; the result is
 //! `saturate(rne(sum · (alpha · a_scale · b_scale / y_scale)) + y_zero_point)`, or
-//! `sum · (alpha · a_scale · b_scale)` where no y_scale is given.
+//! `sum · (alpha · a_scale · b_scale)` where no `y_scale` is given.
 
 use super::bytes::BYTES;
 use crate::integer::product::{pack_matrix, rows_by_matrix, transposed};
@@ -20,7 +20,7 @@ pub(crate) fn build(spec: &Spec<'_>) -> Result<Box<dyn Operator>, ModelError> {
     Ok(Box::new(QGemm(attributes(spec)?)))
 }
 
-/// Checks a QGemm node and reads its attributes.
+/// Checks a `QGemm` node and reads its attributes.
 pub(crate) fn attributes(spec: &Spec<'_>) -> Result<GemmAttributes, ModelError> {
     spec.check(6..=9, 1..=1, &["alpha", "transA", "transB"])?;
     GemmAttributes::read(spec)

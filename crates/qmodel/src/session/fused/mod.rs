@@ -1,0 +1,7 @@
+//! Steps that exist only in plans: what fusion makes of several operators.
+
+pub(super) mod conv;
+pub(super) mod pool;
+pub(super) mod product;
+pub(super) mod table;
+pub(super) mod turn;
