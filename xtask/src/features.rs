@@ -16,8 +16,8 @@ const PROPTEST_CASES: &str = "32";
 
 /// Build and test the feature subsets of the crates that have features.
 ///
-/// For each crate: no feature, each alone, and all of them. `qkernels` also runs its tests for each
-/// subset, since its features decide which instructions are dispatched to.
+/// For each crate: no feature, each alone, each with `std`, and all of them. `qkernels` also runs its
+/// tests, since its features decide which instructions are dispatched to.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -60,10 +60,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
                 expected: format!("crate `{name}` should be in the workspace"),
             })?;
         for subset in subsets(member) {
-            try_subset(name, &subset, tested && !args.check_only)?;
+            let tested = tested && !args.check_only && worth_testing(member, &subset);
+            try_subset(name, &subset, tested)?;
         }
     }
     Ok(())
+}
+
+/// Whether tests say something about a subset that no other run says: without `std` a tier's feature
+/// alone changes nothing that runs, and the default features are the workspace's own tests.
+fn worth_testing(member: &Member, subset: &str) -> bool {
+    let on = closure(&member.features, subset);
+    let mut usual = closure(&member.features, "default");
+    usual.remove("default");
+    (on.is_empty() || on.contains("std")) && on != usual
 }
 
 fn try_subset(name: &str, features: &str, tested: bool) -> Result<(), Error> {
@@ -80,7 +90,9 @@ fn try_subset(name: &str, features: &str, tested: bool) -> Result<(), Error> {
     process::run(check.args(subset).args(["--", "--deny", "warnings"]))?;
     if tested {
         let mut test = process::cargo(["test", "--quiet", "--lib", "--tests"]);
-        process::run(test.args(subset).env("PROPTEST_CASES", PROPTEST_CASES))?;
+        // A tier whose feature is off is not expected to run.
+        test.args(subset).env_remove("QUAVER_EXPECT_ISA");
+        process::run(test.env("PROPTEST_CASES", PROPTEST_CASES))?;
     }
     let shown = if features.is_empty() {
         "no feature"
@@ -99,8 +111,10 @@ fn try_subset(name: &str, features: &str, tested: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// No feature, each alone and all of them, as `--features` takes them. Two that turn on the same
-/// features are tried once.
+/// No feature, each alone, each with `std`, and all of them, as `--features` takes them. Subsets that
+/// turn on the same features are tried once.
+///
+/// Without `std` the tiers are chosen when compiling, so only with it does a tier alone run here.
 fn subsets(member: &Member) -> Vec<String> {
     let names: Vec<&str> = member
         .features
@@ -110,6 +124,9 @@ fn subsets(member: &Member) -> Vec<String> {
         .collect();
     let mut wanted = vec![String::new()];
     wanted.extend(names.iter().map(|&name| name.to_owned()));
+    if names.contains(&"std") {
+        wanted.extend(names.iter().map(|name| format!("std,{name}")));
+    }
     wanted.push(names.join(","));
     let mut seen = BTreeSet::new();
     wanted.retain(|subset| seen.insert(closure(&member.features, subset)));
@@ -161,6 +178,24 @@ mod tests {
             ("c", &["b"]),
         ]);
         assert_eq!(subsets(&member), ["", "a", "b", "c", "a,b,c"]);
+    }
+
+    #[test]
+    fn each_tier_is_tried_with_run_time_detection_too() {
+        let member = member(&[("avx2", &[]), ("rayon", &["std"]), ("std", &[])]);
+        assert_eq!(
+            subsets(&member),
+            ["", "avx2", "rayon", "std", "std,avx2", "avx2,rayon,std"]
+        );
+    }
+
+    #[test]
+    fn what_no_other_run_tests_is_tested() {
+        let member = member(&[("default", &["avx2", "std"]), ("avx2", &[]), ("std", &[])]);
+        assert!(worth_testing(&member, ""));
+        assert!(worth_testing(&member, "std"));
+        assert!(!worth_testing(&member, "avx2"));
+        assert!(!worth_testing(&member, "avx2,std"));
     }
 
     #[test]
