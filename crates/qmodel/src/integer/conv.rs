@@ -253,6 +253,9 @@ fn gather<A: Copy>(x: &[A], s: &ConvShape, g: usize, pixels: Range<usize>, zero:
         {
             taps[..kx.start * run].fill(zero);
             taps[kx.end * run..].fill(zero);
+            if kx.is_empty() {
+                continue;
+            }
             let from = ((first_row + i * y.dilation) * c.input + first_col) * all;
             let taps = &mut taps[kx.start * run..kx.end * run];
             if dense {

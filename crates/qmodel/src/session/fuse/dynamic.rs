@@ -84,7 +84,10 @@ struct Chain {
 }
 
 fn chain(view: &View<'_>, i: usize, columns: usize, is_conv: bool) -> Option<Chain> {
-    let cast = view.only_consumer(view.output(i)?)?;
+    let sums = view.output(i)?;
+    let rank = view.plan.values[sums].ty.shape.as_ref()?.len();
+    let channels = (columns, is_conv, rank);
+    let cast = view.only_consumer(sums)?;
     view.node(cast).filter(|n| n.is("Cast"))?;
     let value = view.output(cast)?;
     if view.plan.values[value].ty.element != ElementType::F32 {
@@ -93,7 +96,7 @@ fn chain(view: &View<'_>, i: usize, columns: usize, is_conv: bool) -> Option<Cha
     let mul = view.only_consumer(value)?;
     view.node(mul).filter(|n| n.is("Mul"))?;
     let scale = other(view, mul, value)?;
-    if !is_along_channels(view, scale, columns, is_conv) {
+    if !is_along_channels(view, scale, channels) {
         return None;
     }
     let mut steps = vec![i, cast, mul];
@@ -102,7 +105,7 @@ fn chain(view: &View<'_>, i: usize, columns: usize, is_conv: bool) -> Option<Cha
     if let Some(add) = view.only_consumer(output)
         && view.node(add).is_some_and(|n| n.is("Add"))
         && let Some(slot) = other(view, add, output)
-        && is_along_channels(view, slot, columns, is_conv)
+        && is_along_channels(view, slot, channels)
         && let Some(values) = view.constant(slot).and_then(|t| t.as_slice::<f32>())
     {
         bias = Some(match values {
@@ -137,9 +140,13 @@ fn elements(view: &View<'_>, slot: Slot) -> Option<usize> {
     crate::ops::known_count(view.plan.values[slot].ty.shape.as_deref()?)
 }
 
-/// Whether a value is a single number of rank 0 or 1, or one for each channel along the channel
-/// axis (the second of a convolution, the last of a product) and no axis of its own.
-fn is_along_channels(view: &View<'_>, slot: Slot, columns: usize, is_conv: bool) -> bool {
+/// Whether a value, broadcast to the result's `rank`, is one number, or one for each of `columns`
+/// channels: along the second axis of a convolution, the last of a product.
+fn is_along_channels(
+    view: &View<'_>,
+    slot: Slot,
+    (columns, is_conv, rank): (usize, bool, usize),
+) -> bool {
     let Some(shape) = view.plan.values[slot]
         .ty
         .shape
@@ -148,29 +155,10 @@ fn is_along_channels(view: &View<'_>, slot: Slot, columns: usize, is_conv: bool)
     else {
         return false;
     };
-    let single = shape.iter().all(|&d| d == 1) && shape.len() <= 2;
-    let along = if is_conv {
-        let rank = view.plan.values[slot].ty.shape.as_ref().map_or(0, Vec::len);
-        // [C, 1, 1] or [1, C, 1, 1], for 2-D; one less for 1-D.
-        let at = shape.iter().position(|&d| d != 1).unwrap_or_default();
-        let after = rank - at.min(rank) - 1;
-        shape.iter().filter(|&&d| d != 1).count() == 1
-            && shape.get(at) == Some(&columns)
-            && conv_rank(view, slot).is_some_and(|r| after + 2 == r)
-    } else {
-        matches!(shape[..], [n] | [1, n] if n == columns)
+    let Some(lead) = rank.checked_sub(shape.len()) else {
+        return false;
     };
-    single || along
-}
-
-/// The rank of the convolution's value that a scale or bias goes to: that of the result.
-fn conv_rank(view: &View<'_>, slot: Slot) -> Option<usize> {
-    let user = view
-        .users(slot)
-        .find(|&i| view.node(i).is_some_and(|n| n.is("Mul") || n.is("Add")))?;
-    view.plan.values[view.output(user)?]
-        .ty
-        .shape
-        .as_ref()
-        .map(Vec::len)
+    let axis = if is_conv { 1 } else { rank.saturating_sub(1) };
+    let fits = |(i, &d): (usize, &usize)| d == 1 || (i + lead == axis && d == columns);
+    shape.iter().enumerate().all(fits)
 }

@@ -108,11 +108,6 @@ impl<'a> View<'a> {
         self.producers[slot]
     }
 
-    /// The steps that read a value.
-    pub(super) fn users(&self, slot: Slot) -> impl Iterator<Item = usize> + '_ {
-        self.consumers[slot].iter().copied()
-    }
-
     /// The step that reads a value, where nothing else does.
     pub(super) fn only_consumer(&self, slot: Slot) -> Option<usize> {
         match self.consumers[slot][..] {

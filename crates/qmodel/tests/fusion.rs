@@ -1,0 +1,402 @@
+//! What fusion makes of a model gives what the model gives.
+
+mod common;
+
+use common::{Numbers, graph, run, slice, zero};
+use proptest::prelude::*;
+use qmodel::{Attribute, Dim, ElementType, Graph, Model, Node, Session, SessionOptions, Tensor};
+
+/// How a small quantized convolutional network is made.
+#[derive(Debug, Clone)]
+struct Net {
+    seed: u64,
+    signed: bool,
+    signed_weights: bool,
+    per_channel: bool,
+    relu: bool,
+    pool: bool,
+    group: usize,
+    stride: usize,
+    residual: bool,
+    batch: usize,
+}
+
+fn nets() -> impl Strategy<Value = Net> {
+    (
+        any::<u64>(),
+        any::<[bool; 6]>(),
+        prop_oneof![Just(1usize), Just(2)],
+        1usize..3,
+        1usize..4,
+        any::<bool>(),
+    )
+        .prop_map(|(seed, b, group, stride, batch, residual)| Net {
+            seed,
+            signed: b[0],
+            signed_weights: b[1],
+            per_channel: b[2],
+            relu: b[3],
+            pool: b[4],
+            group,
+            stride,
+            residual,
+            batch,
+        })
+}
+
+const SIZE: usize = 9;
+const CHANNELS: usize = 4;
+const FILTERS: usize = 6;
+
+impl Net {
+    fn z(&self, z: i32) -> i32 {
+        if self.signed { z - 128 } else { z }
+    }
+
+    fn weight_scales(&self) -> Vec<f32> {
+        (0..if self.per_channel { FILTERS } else { 1 })
+            .map(|i| 0.011 + i as f32 * 0.003)
+            .collect()
+    }
+
+    fn attributes(&self, node: Node) -> Node {
+        node.with_attribute("group", Attribute::Int(self.group as i64))
+            .with_attribute("strides", Attribute::Ints(vec![self.stride as i64; 2]))
+            .with_attribute("pads", Attribute::Ints(vec![1; 4]))
+    }
+
+    /// Input x, its quantization, and the constants.
+    fn base(&self) -> (Graph, Numbers) {
+        let mut r = Numbers(self.seed);
+        let dims = vec![
+            Dim::Symbol("N".into()),
+            CHANNELS.into(),
+            SIZE.into(),
+            SIZE.into(),
+        ];
+        let mut g = graph(("x", ElementType::F32, dims), vec![], &["y"]);
+        let per_group = CHANNELS / self.group;
+        g.set_initializer(
+            "w",
+            r.bytes(&[FILTERS, per_group, 3, 3], self.signed_weights),
+        );
+        let n = self.weight_scales().len();
+        let zw = if self.signed_weights { 5 } else { 131 };
+        let zws = zero(zw, self.signed_weights);
+        g.set_initializer(
+            "zw",
+            match (n, self.signed_weights) {
+                (1, _) => zws,
+                (_, true) => Tensor::vector(vec![zw as i8; n]),
+                (_, false) => Tensor::vector(vec![zw as u8; n]),
+            },
+        );
+        let scales = self.weight_scales();
+        g.set_initializer(
+            "sb",
+            Tensor::vector(scales.iter().map(|s| 0.02 * s).collect()),
+        );
+        g.set_initializer(
+            "sw",
+            if n == 1 {
+                Tensor::scalar(scales[0])
+            } else {
+                Tensor::vector(scales)
+            },
+        );
+        let bias: Vec<i32> = (0..FILTERS).map(|_| r.below(3000) as i32 - 1500).collect();
+        g.set_initializer("b", Tensor::vector(bias));
+        g.set_initializer("sx", Tensor::scalar(0.02f32));
+        g.set_initializer("zx", zero(self.z(117), self.signed));
+        g.set_initializer("sy", Tensor::scalar(0.31f32));
+        g.set_initializer(
+            "zy",
+            zero(self.z(if self.relu { 0 } else { 90 }), self.signed),
+        );
+        g.nodes
+            .push(Node::new("qx", "QuantizeLinear", ["x", "sx", "zx"], ["xq"]));
+        (g, r)
+    }
+
+    fn axis(&self, node: Node) -> Node {
+        node.with_attribute("axis", Attribute::Int(0))
+    }
+
+    /// QDQ form; everything up to `yq`, then dequantized.
+    fn qdq(&self) -> Model {
+        let (mut g, _) = self.base();
+        let dq = |n: &str, i: [&str; 3], o: &str| Node::new(n, "DequantizeLinear", i, [o]);
+        g.nodes.push(dq("dx", ["xq", "sx", "zx"], "xd"));
+        g.nodes.push(self.axis(dq("dw", ["w", "sw", "zw"], "wd")));
+        let mut db = self.axis(dq("db", ["b", "sb", "sb"], "bd"));
+        db.inputs.truncate(2);
+        g.nodes.push(db);
+        let conv = Node::new("conv", "Conv", ["xd", "wd", "bd"], ["c"]);
+        g.nodes.push(self.attributes(conv));
+        let last = if self.relu {
+            g.nodes.push(Node::new("relu", "Relu", ["c"], ["r"]));
+            "r"
+        } else {
+            "c"
+        };
+        g.nodes.push(Node::new(
+            "qy",
+            "QuantizeLinear",
+            [last, "sy", "zy"],
+            ["cq"],
+        ));
+        g.nodes.push(dq("dc", ["cq", "sy", "zy"], "cd"));
+        let mut out = "cd";
+        if self.pool {
+            g.nodes.push(max_pool("cd", "p"));
+            g.nodes
+                .push(Node::new("qp", "QuantizeLinear", ["p", "sy", "zy"], ["pq"]));
+            g.nodes.push(dq("dp", ["pq", "sy", "zy"], "pd"));
+            out = "pd";
+        }
+        finish(&mut g, out, self.residual);
+        Model::new(g, 17)
+    }
+
+    /// The same with QLinearConv.
+    fn qoperator(&self) -> Model {
+        let (mut g, _) = self.base();
+        let inputs = ["xq", "sx", "zx", "w", "sw", "zw", "sy", "zy", "b"];
+        g.nodes
+            .push(self.attributes(Node::new("conv", "QLinearConv", inputs, ["cq"])));
+        let mut out = "cq";
+        if self.pool {
+            g.nodes.push(max_pool("cq", "pq"));
+            out = "pq";
+        }
+        g.nodes.push(Node::new(
+            "dc",
+            "DequantizeLinear",
+            [out, "sy", "zy"],
+            ["cd"],
+        ));
+        finish(&mut g, "cd", self.residual);
+        Model::new(g, 17)
+    }
+
+    /// Dynamic: parameters of x at run time.
+    fn dynamic(&self) -> Model {
+        let (mut g, mut r) = self.base();
+        g.nodes.clear();
+        g.set_initializer("bias", r.reals(&[1, FILTERS, 1, 1]));
+        let scales = self.weight_scales();
+        let n = scales.len();
+        g.set_initializer("sw", Tensor::new(&[n, 1, 1], scales).unwrap());
+        g.nodes.push(Node::new(
+            "dql",
+            "DynamicQuantizeLinear",
+            ["x"],
+            ["xq", "xs", "xz"],
+        ));
+        g.nodes
+            .push(Node::new("scales", "Mul", ["xs", "sw"], ["s"]));
+        let conv = Node::new("conv", "ConvInteger", ["xq", "w", "xz", "zw"], ["i"]);
+        g.nodes.push(self.attributes(conv));
+        let cast = Node::new("cast", "Cast", ["i"], ["f"]);
+        g.nodes.push(cast.with_attribute("to", Attribute::Int(1)));
+        g.nodes.push(Node::new("mul", "Mul", ["f", "s"], ["m"]));
+        g.nodes.push(Node::new("add", "Add", ["m", "bias"], ["a"]));
+        let mut out = "a";
+        if self.relu {
+            g.nodes.push(Node::new("relu", "Relu", ["a"], ["r"]));
+            out = "r";
+        }
+        if self.pool {
+            g.nodes.push(max_pool(out, "p"));
+            out = "p";
+        }
+        finish(&mut g, out, self.residual);
+        Model::new(g, 17)
+    }
+
+    fn input(&self) -> Tensor {
+        let mut r = Numbers(self.seed ^ 0xabcd);
+        let shape = [self.batch, CHANNELS, SIZE, SIZE];
+        let data = (0..shape.iter().product())
+            .map(|_| r.real() * 3.0)
+            .collect::<Vec<f32>>();
+        Tensor::new(&shape, data).unwrap()
+    }
+}
+
+fn max_pool(x: &str, y: &str) -> Node {
+    Node::new("pool", "MaxPool", [x], [y])
+        .with_attribute("kernel_shape", Attribute::Ints(vec![2, 2]))
+        .with_attribute("strides", Attribute::Ints(vec![2, 1]))
+        .with_attribute("pads", Attribute::Ints(vec![1, 0, 0, 1]))
+}
+
+/// Makes `y` of a value, plainly or by detours on which channels must be where they belong.
+fn finish(g: &mut Graph, out: &str, residual: bool) {
+    if residual {
+        g.nodes.push(Node::new("two", "Add", [out, out], ["two"]));
+        g.nodes.push(Node::new("sig", "Sigmoid", ["two"], ["sig"]));
+        let cat = Node::new("cat", "Concat", ["sig", out], ["cat"]);
+        g.nodes.push(cat.with_attribute("axis", Attribute::Int(1)));
+        g.nodes.push(Node::new("flat", "Flatten", ["cat"], ["y"]));
+    } else {
+        g.nodes.push(Node::new("id", "Identity", [out], ["y"]));
+    }
+}
+
+fn has_step(model: &Model, part: &str) -> bool {
+    let session = Session::new(model, SessionOptions::default()).unwrap();
+    session.steps().any(|s| s.contains(part))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn qdq_fused_is_qlinear_conv_to_the_bit(net in nets()) {
+        let x = net.input();
+        let qdq = net.qdq();
+        prop_assert!(has_step(&qdq, "Conv node \"conv\" + "), "not fused");
+        let expected = run(&net.qoperator(), &x, false).unwrap();
+        prop_assert_eq!(&run(&qdq, &x, true).unwrap(), &expected);
+        prop_assert_eq!(&run(&net.qoperator(), &x, true).unwrap(), &expected);
+        if !net.residual {
+            // Float arithmetic on the same values may round the other way near a middle.
+            let float = run(&qdq, &x, false).unwrap();
+            for (a, b) in slice::<f32>(&float).iter().zip(slice::<f32>(&expected)) {
+                prop_assert!((a - b).abs() <= 0.3101, "{} and {}", a, b);
+            }
+        }
+    }
+
+    #[test]
+    fn dynamic_fused_is_dynamic_to_the_bit(net in nets()) {
+        let model = net.dynamic();
+        prop_assert!(has_step(&model, "ConvInteger node \"conv\" + Cast"), "not fused");
+        let x = net.input();
+        prop_assert_eq!(run(&model, &x, true).unwrap(), run(&model, &x, false).unwrap());
+    }
+
+    #[test]
+    fn products_fused_agree(
+        seed in any::<u64>(), rows in 1usize..5, k in 1usize..40, n in 1usize..20,
+        signed in any::<bool>(), trans_b in any::<bool>(), quantized in any::<bool>(),
+    ) {
+        let mut r = Numbers(seed);
+        let x = r.reals(&[rows, k]);
+        let mut g = graph(("x", ElementType::F32, vec![Dim::Symbol("N".into()), k.into()]), vec![], &["y"]);
+        g.set_initializer("sx", Tensor::scalar(0.01f32));
+        g.set_initializer("zx", zero(if signed { -3 } else { 120 }, signed));
+        let shape = if trans_b { [n, k] } else { [k, n] };
+        g.set_initializer("w", r.bytes(&shape, true));
+        let scales: Vec<f32> = (0..n).map(|i| 0.02 + i as f32 * 0.001).collect();
+        g.set_initializer("sw", Tensor::vector(scales));
+        g.set_initializer("zw", Tensor::vector(vec![0i8; n]));
+        g.set_initializer("bias", r.reals(&[n]));
+        g.set_initializer("sy", Tensor::scalar(0.05f32));
+        g.set_initializer("zy", zero(if signed { 7 } else { 127 }, signed));
+        g.nodes.push(Node::new("qx", "QuantizeLinear", ["x", "sx", "zx"], ["xq"]));
+        g.nodes.push(Node::new("dx", "DequantizeLinear", ["xq", "sx", "zx"], ["xd"]));
+        g.nodes.push(Node::new("dw", "DequantizeLinear", ["w", "sw", "zw"], ["wd"])
+            .with_attribute("axis", Attribute::Int(i64::from(!trans_b))));
+        g.nodes.push(Node::new("fc", "Gemm", ["xd", "wd", "bias"], ["f"])
+            .with_attribute("transB", Attribute::Int(i64::from(trans_b))));
+        g.nodes.push(Node::new("clip", "Clip", ["f", "lo", "hi"], ["c"]));
+        g.set_initializer("lo", Tensor::scalar(-0.6f32));
+        g.set_initializer("hi", Tensor::scalar(0.9f32));
+        if quantized {
+            g.nodes.push(Node::new("qy", "QuantizeLinear", ["c", "sy", "zy"], ["yq"]));
+            g.nodes.push(Node::new("dy", "DequantizeLinear", ["yq", "sy", "zy"], ["y"]));
+        } else {
+            g.nodes.push(Node::new("id", "Identity", ["c"], ["y"]));
+        }
+        let model = Model::new(g, 17);
+        prop_assert!(has_step(&model, "Gemm node \"fc\" + Clip node \"clip\""), "not fused");
+        let (fused, single) = (run(&model, &x, true).unwrap(), run(&model, &x, false).unwrap());
+        let step = if quantized { 0.0501 } else { 1e-5 };
+        for (a, b) in slice::<f32>(&fused).iter().zip(slice::<f32>(&single)) {
+            prop_assert!((a - b).abs() <= step, "{} and {}", a, b);
+        }
+    }
+}
+
+#[test]
+fn values_that_others_read_stay() {
+    let net = Net {
+        seed: 7,
+        signed: false,
+        signed_weights: true,
+        per_channel: false,
+        relu: true,
+        pool: false,
+        group: 1,
+        stride: 1,
+        residual: false,
+        batch: 2,
+    };
+    let mut model = net.qdq();
+    // The float result of the convolution is returned too, and so is the quantized one.
+    let float = qmodel::TensorType::unknown(ElementType::F32);
+    model
+        .graph
+        .outputs
+        .push(qmodel::ValueInfo::new("c", float.clone()));
+    model
+        .graph
+        .outputs
+        .push(qmodel::ValueInfo::new("cq", float));
+    let x = net.input();
+    let run = |fuse| {
+        let options = SessionOptions {
+            fuse,
+            ..Default::default()
+        };
+        Session::new(&model, options)
+            .unwrap()
+            .run(&[("x", &x)])
+            .unwrap()
+    };
+    let (fused, single) = (run(true), run(false));
+    let names: Vec<&str> = fused.iter().map(|o| o.0.as_str()).collect();
+    assert_eq!(names, ["y", "c", "cq"]);
+    for ((_, a), (_, b)) in fused.iter().zip(&single) {
+        assert_eq!((a.element_type(), a.shape()), (b.element_type(), b.shape()));
+        if let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) {
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 0.3101));
+        }
+    }
+}
+
+#[test]
+fn bytes_pass_through_what_only_moves_them() {
+    // Q, DQ, Transpose, Relu, Reshape, Q, DQ: one table and two moves of bytes.
+    let mut g = graph(
+        ("x", ElementType::F32, vec![2.into(), 3.into()]),
+        vec![
+            Node::new("q", "QuantizeLinear", ["x", "s", "z"], ["q"]),
+            Node::new("d", "DequantizeLinear", ["q", "s", "z"], ["d"]),
+            Node::new("t", "Transpose", ["d"], ["t"]),
+            Node::new("r", "Relu", ["t"], ["r"]),
+            Node::new("s", "Reshape", ["r", "shape"], ["f"]),
+            Node::new("q2", "QuantizeLinear", ["f", "s2", "z"], ["q2"]),
+            Node::new("d2", "DequantizeLinear", ["q2", "s2", "z"], ["y"]),
+        ],
+        &["y"],
+    );
+    g.set_initializer("s", Tensor::scalar(0.1f32));
+    g.set_initializer("s2", Tensor::scalar(0.25f32));
+    g.set_initializer("z", Tensor::scalar(3i8));
+    g.set_initializer("shape", Tensor::vector(vec![-1i64]));
+    let model = Model::new(g, 17);
+    let x = Tensor::new(&[2, 3], vec![-1f32, 2.0, 0.3, 50.0, -0.04, 0.26]).unwrap();
+    assert_eq!(
+        run(&model, &x, true).unwrap(),
+        run(&model, &x, false).unwrap()
+    );
+    let session = Session::new(&model, SessionOptions::default()).unwrap();
+    let floats = session
+        .steps()
+        .filter(|s| s.starts_with("DequantizeLinear"))
+        .count();
+    assert_eq!(floats, 1, "{session:?}");
+}
