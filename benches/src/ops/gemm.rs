@@ -79,6 +79,9 @@ struct Spec {
 /// may be what limits.
 const ROWS_THAT_STREAM: usize = 32;
 
+/// Weights up to this many bytes stay in the first-level cache, which feeds any kernel.
+const BYTES_NEVER_WAITED_FOR: usize = 32 << 10;
+
 /// Rows whose answers are checked: scattered over A, first and last among them. A row of the result
 /// depends on one row of A alone.
 const ROWS_CHECKED: usize = 24;
@@ -209,7 +212,7 @@ fn demands(spec: Spec, isa: Isa, copies: usize) -> Vec<Demand> {
         kind: Kind::Multiply(isa),
         amount: spec.shape.ops(),
     }];
-    if m <= ROWS_THAT_STREAM {
+    if m <= ROWS_THAT_STREAM && k * n * copies > BYTES_NEVER_WAITED_FOR {
         demands.push(Demand {
             kind: Kind::Read(k * n * copies),
             amount: (k * n) as f64,
