@@ -1,0 +1,344 @@
+//! The command as a user meets it: on the digits model, on other tools' files, and on bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn digits(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../models/digits")
+        .join(name)
+}
+
+fn quaver(folder: &TempDir, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quaver"))
+        .args(args)
+        .current_dir(folder.path())
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap()
+}
+
+/// Runs the command and expects success.
+fn succeeds(folder: &TempDir, args: &[&str]) -> String {
+    let out = quaver(folder, args);
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr),
+    );
+    assert!(out.status.success(), "{args:?}\n{stdout}\n{stderr}");
+    stdout.into_owned()
+}
+
+/// Runs the command and expects an error that is no panic and names all of `culprits`.
+fn fails(folder: &TempDir, args: &[&str], culprits: &[&str]) {
+    let out = quaver(folder, args);
+    // Long messages are wrapped; a culprit may contain the place.
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    let flat: String = stderr
+        .replace("│", " ")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(!out.status.success(), "{args:?} succeeded");
+    assert!(!flat.contains("panicked"), "{args:?}\n{stderr}");
+    for c in culprits {
+        assert!(
+            flat.contains(c),
+            "{args:?}: \"{c}\" is not named in\n{stderr}"
+        );
+    }
+}
+
+fn json(folder: &TempDir, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap()
+}
+
+fn path(name: &str) -> String {
+    digits(name).to_str().unwrap().to_owned()
+}
+
+/// Scores of a model on the test digits against the float model.
+fn scores(folder: &TempDir, model: &str) -> (f64, f64) {
+    let (test, float) = (path("test.npz"), path("digits.onnx"));
+    succeeds(
+        folder,
+        &[
+            "evaluate",
+            model,
+            "--data",
+            &test,
+            "--against",
+            &float,
+            "--json",
+            "scores.json",
+        ],
+    );
+    let scores = json(folder, "scores.json");
+    assert_eq!(scores["samples"], 1000);
+    (
+        scores["accuracy"].as_f64().unwrap(),
+        scores["against"]["agreement"].as_f64().unwrap(),
+    )
+}
+
+#[test]
+fn models_quantized_each_way_keep_their_accuracy() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (path("digits.onnx"), path("calibration.npz"));
+    for how in [
+        &["--mode", "static"][..],
+        &["--format", "qoperator", "--per-tensor"],
+        &["--method", "mse", "--scheme", "symmetric"],
+        &["--method", "percentile=99.99", "--exclude", "fc2"],
+        &["--mode", "dynamic"],
+    ] {
+        let mut args = vec!["quantize", &model, "--calibration", &data, "-o", "q.onnx"];
+        args.extend(["--report", "report.json"]);
+        args.extend(how);
+        succeeds(&folder, &args);
+        let report = json(&folder, "report.json");
+        assert!(report["quantized_bytes"].as_u64() < report["float_bytes"].as_u64());
+        let (accuracy, agreement) = scores(&folder, "q.onnx");
+        assert!(
+            accuracy >= 0.993 && agreement >= 0.997,
+            "{how:?}: {accuracy} {agreement}"
+        );
+    }
+}
+
+#[test]
+fn files_that_onnxruntime_quantized_run_with_their_accuracy() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "ort_static_qdq",
+        "ort_static_qdq_per_channel",
+        "ort_static_qoperator",
+        "ort_dynamic",
+    ] {
+        // All four score 996 of 1,000 in ONNX Runtime and agree with float everywhere.
+        let (accuracy, agreement) = scores(&folder, &path(&format!("ort/{name}.onnx")));
+        assert!(
+            accuracy >= 0.995 && agreement >= 0.999,
+            "{name}: {accuracy} {agreement}"
+        );
+    }
+}
+
+#[test]
+fn outputs_are_written_as_arrays_and_do_not_depend_on_fusion() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, test) = (path("ort/ort_static_qoperator.onnx"), path("test.npz"));
+    let said = succeeds(&folder, &["run", &model, "--data", &test, "-o", "a.npz"]);
+    assert!(said.contains("99.60 %"), "{said}");
+    succeeds(
+        &folder,
+        &[
+            "run",
+            &model,
+            "--data",
+            &test,
+            "--batch",
+            "7",
+            "--no-fuse",
+            "-o",
+            "b.npz",
+        ],
+    );
+    succeeds(
+        &folder,
+        &[
+            "run", &model, "--data", &test, "--isa", "scalar", "--batch", "64", "-o", "c.npz",
+        ],
+    );
+    let bytes = |name| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(bytes("a.npz"), bytes("b.npz"));
+    assert_eq!(bytes("a.npz"), bytes("c.npz"));
+}
+
+#[test]
+fn the_demo_runs_every_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = succeeds(
+        &folder,
+        &["demo", "--time-budget", "1", "--json", "demo.json"],
+    );
+    assert!(said.contains("best: "), "{said}");
+    let demo = json(&folder, "demo.json");
+    let rows = demo["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 22);
+    let distinct: std::collections::HashSet<String> = rows
+        .iter()
+        .map(|r| {
+            format!(
+                "{} {} {} {}",
+                r["mode"], r["method"], r["weights"], r["activations"]
+            )
+        })
+        .collect();
+    assert_eq!(distinct.len(), rows.len());
+    let float = demo["float"]["accuracy"].as_f64().unwrap();
+    assert!(float >= 0.98);
+    assert!(demo["best"]["accuracy"].as_f64().unwrap() >= float - 0.003);
+    assert!(folder.path().join("digits.int8.onnx").exists());
+}
+
+#[test]
+fn inspection_shows_models_and_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = succeeds(&folder, &["inspect", &path("digits.onnx")]);
+    for part in [
+        "image f32[N, 1, 28, 28]",
+        "conv1.weight f32[16, 1, 3, 3]",
+        "4 Conv",
+        "opset ai.onnx 17",
+    ] {
+        assert!(said.contains(part), "\"{part}\" is not in\n{said}");
+    }
+    let said = succeeds(&folder, &["inspect", "bits", "3.14", "--as", "bf16"]);
+    assert!(
+        said.contains("10000000  1001001") && said.contains("3.140625"),
+        "{said}"
+    );
+    let said = succeeds(&folder, &["inspect", "bits", "-3", "--as", "i8"]);
+    assert!(said.contains("hex 0xfd"), "{said}");
+    fails(
+        &folder,
+        &["inspect", "bits", "pi"],
+        &["pi", "is not a number"],
+    );
+    fails(
+        &folder,
+        &["inspect", "bits", "1", "--as", "f9"],
+        &["f9", "bf16"],
+    );
+}
+
+#[test]
+fn help_teaches_with_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["demo", "quantize", "run", "evaluate", "inspect"] {
+        let said = succeeds(&folder, &[command, "--help"]);
+        assert!(
+            said.contains("Examples:") && said.contains(&format!("quaver {command}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn bad_requests_name_the_culprit_and_leave_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (path("digits.onnx"), path("calibration.npz"));
+    let old = folder.path().join("out.onnx");
+    std::fs::write(&old, b"the old file").unwrap();
+    let quantize = |extra: &[&'static str], culprits: &[&str]| {
+        let mut args = vec!["quantize", &model, "--calibration", &data, "-o", "out.onnx"];
+        args.extend(extra);
+        fails(&folder, &args, culprits);
+        assert_eq!(std::fs::read(&old).unwrap(), b"the old file");
+    };
+    quantize(&["--exclude", "conv9"], &["exclude", "conv9", "conv1"]);
+    quantize(&["--include", "Relu"], &["Relu", "Conv, Gemm, MatMul"]);
+    quantize(&["--method", "magic"], &["magic", "minmax"]);
+    quantize(&["--scheme", "odd"], &["odd", "affine"]);
+    quantize(&["--format", "tflite"], &["tflite", "qdq"]);
+    fails(
+        &folder,
+        &["quantize", &model, "-o", "out.onnx"],
+        &["--calibration", "dynamic"],
+    );
+    fails(
+        &folder,
+        &[
+            "quantize",
+            "none.onnx",
+            "--mode",
+            "dynamic",
+            "-o",
+            "out.onnx",
+        ],
+        &["none.onnx"],
+    );
+    fails(
+        &folder,
+        &[
+            "quantize",
+            &model,
+            "--calibration",
+            "none.npz",
+            "-o",
+            "out.onnx",
+        ],
+        &["none.npz"],
+    );
+    fails(
+        &folder,
+        &[
+            "run", &model, "--data", &data, "--isa", "mmx", "-o", "x.npz",
+        ],
+        &["mmx", "scalar"],
+    );
+    // A folder that does not exist: nothing can be written, and the reason names the path.
+    fails(
+        &folder,
+        &[
+            "quantize",
+            &model,
+            "--mode",
+            "dynamic",
+            "-o",
+            "no/such/out.onnx",
+        ],
+        &["no/such/out.onnx"],
+    );
+    assert_eq!(std::fs::read(&old).unwrap(), b"the old file");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "nothing else is left behind"
+    );
+}
+
+#[test]
+fn damaged_files_are_errors_and_leave_no_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let model = std::fs::read(digits("digits.onnx")).unwrap();
+    let data = std::fs::read(digits("calibration.npz")).unwrap();
+    for share in [0, 1, 10, 50, 99] {
+        std::fs::write(at("m.onnx"), &model[..model.len() * share / 100]).unwrap();
+        std::fs::write(at("d.npz"), &data[..data.len() * share / 100]).unwrap();
+        fails(
+            &folder,
+            &["quantize", "m.onnx", "--mode", "dynamic", "-o", "out.onnx"],
+            &["m.onnx"],
+        );
+        let float = path("digits.onnx");
+        fails(
+            &folder,
+            &[
+                "quantize",
+                &float,
+                "--calibration",
+                "d.npz",
+                "-o",
+                "out.onnx",
+            ],
+            &["d.npz"],
+        );
+        assert!(!at("out.onnx").exists());
+    }
+    // An operator that nobody has: the node, the operator, the domain and the version.
+    let mut strange = quaver::model::Model::from_bytes(&model).unwrap();
+    strange.graph.nodes[1].op_type = "Frobnicate".to_owned();
+    std::fs::write(at("m.onnx"), strange.to_bytes()).unwrap();
+    fails(
+        &folder,
+        &["quantize", "m.onnx", "--mode", "dynamic", "-o", "out.onnx"],
+        &["relu1", "Frobnicate", "ai.onnx", "17"],
+    );
+    assert!(!at("out.onnx").exists());
+}
