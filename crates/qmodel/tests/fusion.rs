@@ -158,7 +158,7 @@ impl Net {
         Model::new(g, 17)
     }
 
-    /// The same with QLinearConv.
+    /// The same with `QLinearConv`.
     fn qoperator(&self) -> Model {
         let (mut g, _) = self.base();
         let inputs = ["xq", "sx", "zx", "w", "sw", "zw", "sy", "zy", "b"];

@@ -236,36 +236,101 @@ fn gather<A: Copy>(x: &[A], s: &ConvShape, g: usize, pixels: Range<usize>, zero:
     let [y, c] = s.axes;
     let all = s.group * s.channels;
     let image = s.input_pixels() * all;
-    let run = s.channels;
-    // Neighbouring taps are neighbouring bytes.
-    let dense = c.dilation == 1 && s.group == 1;
-    for (p, row) in pixels.zip(out.chunks_exact_mut(s.depth().max(1))) {
-        let (n, oy, ox) = (p / s.output_pixels(), p / c.output % y.output, p % c.output);
+    // Which taps of a line are inside, for each output column.
+    let columns: Vec<(Range<usize>, usize)> = (0..c.output).map(|ox| c.inside(ox)).collect();
+    let mut rows = out.chunks_exact_mut(s.depth().max(1));
+    let mut p = pixels.start;
+    while p < pixels.end {
+        // One line of output pixels, or what the block has of it.
+        let (n, oy, first) = (p / s.output_pixels(), p / c.output % y.output, p % c.output);
         let (ky, first_row) = y.inside(oy);
-        let (kx, first_col) = c.inside(ox);
-        let line = c.kernel * run;
-        row[..ky.start * line].fill(zero);
-        row[ky.end * line..].fill(zero);
-        let x = &x[n * image + g * run..];
-        for (i, taps) in row[ky.start * line..ky.end * line]
-            .chunks_exact_mut(line)
-            .enumerate()
-        {
-            taps[..kx.start * run].fill(zero);
-            taps[kx.end * run..].fill(zero);
-            if kx.is_empty() {
-                continue;
-            }
-            let from = ((first_row + i * y.dilation) * c.input + first_col) * all;
-            let taps = &mut taps[kx.start * run..kx.end * run];
+        let line = Line {
+            x: &x[(n * image + g * s.channels).min(x.len())..],
+            row: first_row * c.input * all,
+            row_step: y.dilation * c.input * all,
+            all,
+            channels: s.channels,
+            tap_step: c.dilation * all,
+            taps: c.kernel,
+            lines: ky,
+        };
+        let end = c.output.min(first + pixels.end - p);
+        for ((kx, col), row) in columns[first..end].iter().zip(&mut rows) {
+            line.patch(kx, *col, zero, row);
+        }
+        p += end - first;
+    }
+}
+
+/// Where the patches of one line of output pixels come from.
+struct Line<'a, A> {
+    /// The image, from the first channel of the group on.
+    x: &'a [A],
+    /// Index of the first input row that is inside, and the distance to the next.
+    row: usize,
+    row_step: usize,
+    /// Channels of the image, and of the group.
+    all: usize,
+    channels: usize,
+    /// From tap to tap.
+    tap_step: usize,
+    taps: usize,
+    /// Lines of taps that are inside.
+    lines: Range<usize>,
+}
+
+impl<A: Copy> Line<'_, A> {
+    /// Copies one patch: of each line of taps those of `kx`, from input column `col` on.
+    #[inline]
+    fn patch(&self, kx: &Range<usize>, col: usize, zero: A, out: &mut [A]) {
+        let length = self.taps * self.channels;
+        let whole = kx.len() == self.taps;
+        if !whole || self.lines.len() * length != out.len() {
+            out.fill(zero);
+        }
+        if kx.is_empty() {
+            return;
+        }
+        let inside = &mut out[self.lines.start * length..self.lines.end * length];
+        let mut from = self.row + col * self.all;
+        // Neighbouring taps may be neighbouring bytes.
+        let dense = self.tap_step == self.channels;
+        for taps in inside.chunks_exact_mut(length) {
+            let taps = &mut taps[kx.start * self.channels..kx.end * self.channels];
             if dense {
-                taps.copy_from_slice(&x[from..from + taps.len()]);
+                copy_short(&self.x[from..from + taps.len()], taps);
             } else {
-                for (j, tap) in taps.chunks_exact_mut(run).enumerate() {
-                    let from = from + j * c.dilation * all;
-                    tap.copy_from_slice(&x[from..from + run]);
+                for (j, tap) in taps.chunks_exact_mut(self.channels).enumerate() {
+                    let from = from + j * self.tap_step;
+                    copy_short(&self.x[from..from + self.channels], tap);
                 }
             }
+            from += self.row_step;
         }
+    }
+}
+
+/// Copies some tens of bytes, to which a call of `memcpy` would add as much again.
+#[inline]
+fn copy_short<A: Copy>(from: &[A], to: &mut [A]) {
+    const STEP: usize = 16;
+    let n = to.len();
+    if n < STEP {
+        for (t, &f) in to.iter_mut().zip(from) {
+            *t = f;
+        }
+        return;
+    }
+    for (t, f) in to
+        .as_chunks_mut::<STEP>()
+        .0
+        .iter_mut()
+        .zip(from.as_chunks::<STEP>().0)
+    {
+        *t = *f;
+    }
+    // The last step once more, flush with the end.
+    if let (Some(t), Some(f)) = (to.last_chunk_mut::<STEP>(), from.last_chunk::<STEP>()) {
+        *t = *f;
     }
 }

@@ -77,7 +77,7 @@ impl Operator for MaxPool {
     }
 }
 
-fn pool<T: TensorElement + PartialOrd>(
+fn pool<T: Largest>(
     cx: &mut RunContext<'_>,
     inputs: &Inputs<'_>,
     shape: &[usize],
@@ -102,7 +102,7 @@ fn pool<T: TensorElement + PartialOrd>(
                 let bottom = &plane[(2 * oy + 1) * c.input..][..2 * c.output];
                 let pairs = top.as_chunks::<2>().0.iter().zip(bottom.as_chunks::<2>().0);
                 for (o, (t, b)) in row.iter_mut().zip(pairs) {
-                    *o = larger(larger(t[0], t[1]), larger(b[0], b[1]));
+                    *o = t[0].larger(t[1]).larger(b[0].larger(b[1]));
                 }
                 continue;
             }
@@ -114,7 +114,7 @@ fn pool<T: TensorElement + PartialOrd>(
                     let line = (first_row + i * y.dilation) * c.input + first;
                     for j in 0..kx.len() {
                         let v = plane[line + j * c.dilation];
-                        best = Some(best.map_or(v, |b| larger(b, v)));
+                        best = Some(best.map_or(v, |b: T| b.larger(v)));
                     }
                 }
                 // A window has at least one element inside, because padding is smaller than it;
@@ -126,9 +126,26 @@ fn pool<T: TensorElement + PartialOrd>(
     cx.tensor(shape, out)
 }
 
-/// The larger of two values; NaN wins, as in ONNX Runtime's and `NumPy`'s `maximum`.
-#[inline]
-pub(crate) fn larger<T: PartialOrd + Copy>(a: T, b: T) -> T {
-    #[allow(clippy::neg_cmp_op_on_partial_ord)] // A NaN in `a` must not lose.
-    if b > a || b != b { b } else { a }
+/// Elements of which a window can take the largest.
+pub(crate) trait Largest: TensorElement {
+    /// The larger of two values; NaN wins, as in ONNX Runtime's and `NumPy`'s `maximum`.
+    fn larger(self, other: Self) -> Self;
 }
+
+macro_rules! largest {
+    ($($int:ty)*; $($float:ty)*) => {
+        $(impl Largest for $int {
+            #[inline]
+            fn larger(self, other: $int) -> $int {
+                self.max(other)
+            }
+        })*
+        $(impl Largest for $float {
+            #[inline]
+            fn larger(self, other: $float) -> $float {
+                if other > self || other.is_nan() { other } else { self }
+            }
+        })*
+    };
+}
+largest!(i8 u8; f32 f64);

@@ -157,7 +157,7 @@ fn move_down(
             let slot = view.input(i, operand)?;
             Some(
                 view.dequantized(slot)
-                    .filter(|d| d.is_bytes())
+                    .filter(Dequantized::is_bytes)
                     .map_or(slot, |d| d.quantized),
             )
         })

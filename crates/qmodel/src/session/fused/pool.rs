@@ -1,9 +1,9 @@
 //! `MaxPool` with channels last: whole rows of channels are compared at a time.
 
-use crate::ops::maxpool::larger;
+use crate::ops::maxpool::Largest;
 use crate::ops::window::{Axis, Window};
 use crate::ops::{Facts, Inputs, Operator, RunContext, for_element};
-use crate::{ElementType, ModelError, Tensor, TensorElement, TensorType};
+use crate::{ElementType, ModelError, Tensor, TensorType};
 
 /// The pooling of `[N, …, C]`.
 pub(crate) struct PoolLast {
@@ -48,7 +48,7 @@ impl Operator for PoolLast {
     }
 }
 
-fn pool<T: TensorElement + PartialOrd>(
+fn pool<T: Largest>(
     cx: &mut RunContext<'_>,
     inputs: &Inputs<'_>,
     shape: &[usize],
@@ -74,7 +74,7 @@ fn pool<T: TensorElement + PartialOrd>(
                     } else {
                         best.iter_mut()
                             .zip(tap)
-                            .for_each(|(b, &t)| *b = larger(*b, t));
+                            .for_each(|(b, &t)| *b = b.larger(t));
                     }
                 }
             }
