@@ -19,7 +19,7 @@ use crate::isa::{Task, Tier};
 use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, lhs_shift};
 use crate::pack::Panels;
 use crate::plan::{COLUMN_ARRAYS, Plan};
-use crate::store::{Store, store_row};
+use crate::store::{Store, store_tile};
 use crate::workspace::Line;
 use crate::{
     Epilogue, KernelError, Lhs, MatMut, MatRef, PackedB, Scale, Threads, Workspace, ZeroPoint,
@@ -133,6 +133,7 @@ pub(crate) fn run<T: Tier, A: Lhs, S: Store>(
     let plan = Plan::new::<T::Int8>(m, n, k, threads.count());
     let (columns, shares) = ws.lines(plan.total_lines()).split_at_mut(plan.column_lines);
     let columns = tier.enter(SetColumns::<A, T::Int8> {
+        scaled: !S::SUMS,
         operands: &operands,
         plan: &plan,
         mem: columns,
@@ -159,6 +160,8 @@ pub(crate) fn run<T: Tier, A: Lhs, S: Store>(
 
 /// Fills the per-column arrays.
 struct SetColumns<'a, 'm, A, K> {
+    /// Whether the output needs scales.
+    scaled: bool,
     operands: &'a Operands<'a, A>,
     plan: &'a Plan,
     mem: &'m mut [Line],
@@ -204,6 +207,7 @@ impl<'m, A: Lhs, K: Microkernel> Task for SetColumns<'_, 'm, A, K> {
         }
         let scale: &mut [f32] = bytemuck::cast_slice_mut(scale);
         match epilogue.scale {
+            _ if !self.scaled => {}
             Scale::None => scale[..n].fill(1.0),
             Scale::Tensor(s) => scale[..n].fill(s),
             Scale::Channel(s) => scale[..n].copy_from_slice(s),
@@ -417,23 +421,35 @@ impl<K: Microkernel, A: Lhs, S: Store> Nest<'_, K, A, S> {
     #[inline(always)]
     fn finish(&mut self, at: usize, tile: Range<usize>, first: usize, cols: Range<usize>) {
         let (stride, columns) = (self.plan.acc_stride, self.columns);
-        let sums = &self.operands.b.padded_col_sums()[cols.clone()];
-        let scale = &columns.scale[cols.start..];
-        let bias = columns.bias.map(|b| &b[cols.start..]);
-        for (r, i) in tile.enumerate() {
-            let acc = &mut self.acc[at + r * stride..][..stride];
-            if self.row_terms {
+        let acc = &mut self.acc[at..at + tile.len() * stride];
+        if self.row_terms {
+            let sums = &self.operands.b.padded_col_sums()[cols.clone()];
+            let zb = &columns.zb[cols.clone()];
+            for (r, acc) in acc.chunks_exact_mut(stride).enumerate() {
                 let (u, v) = (self.u[first + r], self.v[first + r]);
-                let zb = &columns.zb[cols.clone()];
                 for ((acc, sum), zb) in acc.iter_mut().zip(sums).zip(zb) {
                     let term = sum.wrapping_mul(u).wrapping_add(zb.wrapping_mul(v));
                     *acc = acc.wrapping_add(term);
                 }
             }
-            // SAFETY: the row of the tile belongs to this share alone, and no other reference to
-            // it is in use.
-            let out = unsafe { self.out.row(i, cols.clone()) };
-            store_row(&self.store, acc, scale, bias, out);
         }
+        let out = &self.out;
+        store_tile(
+            &self.store,
+            acc,
+            stride,
+            tile.len(),
+            cols.len(),
+            &columns.scale[cols.start..],
+            columns.bias.map(|b| &b[cols.start..]),
+            // SAFETY: the tile's part of the output belongs to this share alone, and the parts
+            // that `store_tile` asks for are used one after the other.
+            |r, part| unsafe {
+                out.row(
+                    tile.start + r,
+                    cols.start + part.start..cols.start + part.end,
+                )
+            },
+        );
     }
 }

@@ -70,7 +70,7 @@ impl Plan {
             m.saturating_mul(n).saturating_mul(k),
             threads,
         );
-        let share_rows = m.div_ceil(parts.0);
+        let share_rows = if parts.0 == 1 { m } else { m.div_ceil(parts.0) };
         let tallest = K::ROWS.iter().copied().fold(1, usize::max);
 
         // Rows start a cache line apart from a multiple of 4 KiB, or a tile's rows would all
@@ -83,17 +83,24 @@ impl Plan {
             padded
         };
 
-        let fitting = (BLOCK_BYTES / padded.max(1)).max(4 * tallest);
-        let blocks = share_rows.div_ceil(fitting).max(1);
-        let full_panel_rows = K::ROWS[K::ROWS.len() - 1];
-        let block_rows = share_rows
-            .div_ceil(blocks)
-            .next_multiple_of(full_panel_rows);
-        let block_rows = block_rows.min(share_rows).max(1);
-
-        // Blocks in K of equal length.
-        let cuts = depth.div_ceil(BLOCK_DEPTH).max(1);
-        let block_depth = depth.div_ceil(cuts).next_multiple_of(K::KG).max(K::KG);
+        // Divisions cost more than the whole of a small product, so none where it fits.
+        let (block_rows, block_depth) = if padded.saturating_mul(share_rows.max(4 * tallest))
+            <= BLOCK_BYTES
+            && depth <= BLOCK_DEPTH
+        {
+            (share_rows.max(1), depth.max(K::KG))
+        } else {
+            let fitting = (BLOCK_BYTES / padded.max(1)).max(4 * tallest);
+            let blocks = share_rows.div_ceil(fitting).max(1);
+            let full_panel_rows = K::ROWS[K::ROWS.len() - 1];
+            let rows = share_rows
+                .div_ceil(blocks)
+                .next_multiple_of(full_panel_rows);
+            // Blocks in K of equal length.
+            let cuts = depth.div_ceil(BLOCK_DEPTH).max(1);
+            let cut = depth.div_ceil(cuts).next_multiple_of(K::KG).max(K::KG);
+            (rows.min(share_rows).max(1), cut)
+        };
 
         // The tile buffer holds the rows of a block when K is cut, else those of a tile.
         let acc_rows = if block_depth < depth {
@@ -133,6 +140,9 @@ impl Plan {
 
     /// Rows and panels of share `s`.
     pub(crate) fn share<K: Microkernel>(&self, s: usize) -> (Range<usize>, Range<usize>) {
+        if self.parts == (1, 1) {
+            return (0..self.m, 0..Panels::new::<K>(self.n).count());
+        }
         let (row, col) = (s / self.parts.1, s % self.parts.1);
         let panels = Panels::new::<K>(self.n).count();
         (
@@ -159,6 +169,9 @@ fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
 /// Cuts `rows × panels` into at most `threads` shares so that the largest is smallest; of equal
 /// cuts, the one with the fewest cuts across rows, because every cut there reads all of B again.
 fn split(rows: usize, panels: usize, work: usize, threads: usize) -> (usize, usize) {
+    if threads == 1 || work < 2 * SHARE_WORK {
+        return (1, 1);
+    }
     let threads = threads.min(work / SHARE_WORK);
     let mut best = (1, 1);
     let mut least = rows.saturating_mul(panels);

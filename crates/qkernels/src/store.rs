@@ -3,18 +3,17 @@
 //! Plain loops over arrays of fixed length, vectorised by the compiler inside each tier's door;
 //! the tail of a row goes through a chunk on the stack, so there is no scalar remainder.
 
-use qformat::QuantElement;
-
 use crate::OutParams;
 use crate::plan::CHUNK;
-use crate::quantize::round_clamped;
+use crate::quantize::ROUND;
 
 /// Turns sums into output elements.
 pub(crate) trait Store: Copy + Send + Sync {
     /// Element type of the output.
     type Elem: Copy + Default + Send;
 
-    /// Whether sums are stored as they are, so that a kernel can write to the output itself.
+    /// Whether sums are stored as they are, so that a kernel can write to the output itself, and
+    /// scales are not needed.
     const SUMS: bool = false;
 
     /// One chunk.
@@ -91,6 +90,26 @@ impl Store for Floats {
     }
 }
 
+/// A byte that quantized values are stored in.
+pub(crate) trait Byte: Copy + Default + Send + Sync {
+    /// The low eight bits.
+    fn low(v: i32) -> Self;
+}
+
+impl Byte for u8 {
+    #[inline(always)]
+    fn low(v: i32) -> u8 {
+        v as u8
+    }
+}
+
+impl Byte for i8 {
+    #[inline(always)]
+    fn low(v: i32) -> i8 {
+        v as i8
+    }
+}
+
 /// Stores u8 or i8.
 #[derive(Clone, Copy)]
 pub(crate) struct Quantized<E> {
@@ -102,7 +121,7 @@ pub(crate) struct Quantized<E> {
 
 impl<E> Quantized<E> {
     /// From parameters that were checked against the type: the limits are small integers, so they
-    /// are exact in f32 and [`round_clamped`] is exact within them.
+    /// are exact in f32, and what is clamped to them rounds to a value of the type.
     pub(crate) fn new(p: OutParams) -> Self {
         let (lo, hi) = ((p.min - p.zero_point) as f32, (p.max - p.zero_point) as f32);
         Quantized {
@@ -114,7 +133,7 @@ impl<E> Quantized<E> {
     }
 }
 
-impl<E: QuantElement> Store for Quantized<E> {
+impl<E: Byte> Store for Quantized<E> {
     type Elem = E;
 
     #[inline(always)]
@@ -127,31 +146,57 @@ impl<E: QuantElement> Store for Quantized<E> {
     ) {
         let v = scaled(acc, scale, bias);
         for j in 0..CHUNK {
-            out[j] = E::saturate(round_clamped(v[j], self.lo, self.hi) + self.zero_point);
+            // As `round_clamped`: NaN takes `lo`. The result is a value of the type, so its low
+            // byte is all of it, and the constant that rounds has none.
+            let v = if v[j] > self.lo { v[j] } else { self.lo };
+            let v = if v < self.hi { v } else { self.hi };
+            out[j] = E::low(((v + ROUND).to_bits() as i32).wrapping_add(self.zero_point));
         }
     }
 }
 
-/// Stores one row: `out` is what is inside the matrix; the other slices cover it in whole chunks.
+/// Stores a tile chunk of columns by chunk, so that what belongs to a column is loaded once.
+///
+/// `acc` holds rows `stride` apart, and `scale` and `bias` cover `cols` in whole chunks. `row`
+/// gives the part of output row `r` that the tile covers.
 #[inline(always)]
-pub(crate) fn store_row<S: Store>(
+pub(crate) fn store_tile<'o, S: Store + 'o>(
     store: &S,
     acc: &[i32],
+    stride: usize,
+    rows: usize,
+    cols: usize,
     scale: &[f32],
     bias: Option<&[f32]>,
-    out: &mut [S::Elem],
+    out: impl Fn(usize, core::ops::Range<usize>) -> &'o mut [S::Elem],
 ) {
-    let acc = acc.as_chunks::<CHUNK>().0;
-    let scale = scale.as_chunks::<CHUNK>().0;
-    let bias = bias.map(|b| b.as_chunks::<CHUNK>().0);
-    let (chunks, rest) = out.as_chunks_mut::<CHUNK>();
-    let full = chunks.len();
-    for (c, out) in chunks.iter_mut().enumerate() {
-        store.chunk(&acc[c], &scale[c], bias.map(|b| &b[c]), out);
+    for at in (0..cols).step_by(CHUNK) {
+        let count = CHUNK.min(cols - at);
+        // Copies, so that no store to the output can seem to change them.
+        let scale: [f32; CHUNK] = *chunk_at(scale, at);
+        let bias: Option<[f32; CHUNK]> = bias.map(|b| *chunk_at(b, at));
+        for r in 0..rows {
+            let acc = chunk_at(acc, r * stride + at);
+            let out = out(r, at..at + count);
+            if let Ok(out) = <&mut [S::Elem; CHUNK]>::try_from(&mut *out) {
+                store.chunk(acc, &scale, bias.as_ref(), out);
+            } else {
+                let mut last = [S::Elem::default(); CHUNK];
+                store.chunk(acc, &scale, bias.as_ref(), &mut last);
+                for (out, last) in out.iter_mut().zip(last) {
+                    *out = last;
+                }
+            }
+        }
     }
-    if !rest.is_empty() {
-        let mut last = [S::Elem::default(); CHUNK];
-        store.chunk(&acc[full], &scale[full], bias.map(|b| &b[full]), &mut last);
-        rest.copy_from_slice(&last[..rest.len()]);
+}
+
+/// The chunk that starts at `at`.
+#[inline(always)]
+fn chunk_at<T>(data: &[T], at: usize) -> &[T; CHUNK] {
+    match data[at..].first_chunk() {
+        Some(chunk) => chunk,
+        // The plan pads every array to whole chunks.
+        None => unreachable!(),
     }
 }

@@ -78,6 +78,10 @@ pub(crate) fn check_depth(
     // Each magnitude is below 2^33, so the product of both can exceed u64: saturate.
     let product = zp.a.magnitude(a).saturating_mul(zp.b.magnitude(b));
     let limit = i32::MAX.unsigned_abs();
+    let bound = (k as u64).saturating_mul(product);
+    if let Ok(bound) = i32::try_from(bound) {
+        return Ok(bound);
+    }
     // No magnitude is 0: a type has two values and one of them is not Z.
     let max = usize::try_from(u64::from(limit) / product).unwrap_or(usize::MAX);
     if k > max {

@@ -6,6 +6,7 @@
 //! is copied, and the driver takes 128 · colsum(B) off.
 
 use core::arch::x86_64::*;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::has_features;
 use crate::Lhs;
@@ -166,6 +167,10 @@ static TILES: [&[Tile]; 4] = [
 
 /// A tile of `R` rows by `V` vectors of 16 columns, in `S` chains.
 ///
+/// Measured on Zen 4 at 64 steps in K (16 groups), tile 6 × 64, against the 384 cycles that the
+/// multiplications alone take: sums that start from a vector a column and leave row by row between
+/// the last group's multiplications 415; stored at the end 426; started from 24 loads 467.
+///
 /// # Safety
 ///
 /// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `16 · V` columns.
@@ -176,42 +181,84 @@ unsafe fn tile<const R: usize, const V: usize, const S: usize>(t: RawTile<u8, i8
     // the unaligned ones.
     unsafe {
         let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
-        for (r, acc) in acc[0].iter_mut().enumerate() {
-            for (v, acc) in acc.iter_mut().enumerate() {
-                *acc = _mm512_loadu_si512(t.init.add(r * t.init_stride + 16 * v).cast());
+        if t.init_stride == 0 {
+            let init = vectors::<V>(t.init.cast());
+            acc[0] = [init; R];
+        } else {
+            for (r, acc) in acc[0].iter_mut().enumerate() {
+                *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());
             }
         }
         let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.groups / S {
+        let before = t.groups.saturating_sub(1);
+        for _ in 0..before / S {
             for acc in &mut acc {
                 step::<R, V>(acc, a, t.a_stride, b);
                 a = a.add(4);
                 b = b.add(64 * V);
             }
         }
-        for _ in 0..t.groups % S {
+        for _ in 0..before % S {
             step::<R, V>(&mut acc[0], a, t.a_stride, b);
             a = a.add(4);
             b = b.add(64 * V);
         }
+        let last = if t.groups > 0 {
+            vectors::<V>(b)
+        } else {
+            [_mm512_setzero_si512(); V]
+        };
         for r in 0..R {
-            for v in 0..V {
+            let mut sums = acc[0][r];
+            if t.groups > 0 {
+                row::<V>(&mut sums, a.add(r * t.a_stride), &last);
+            }
+            for (v, &sum) in sums.iter().enumerate() {
                 let sum = acc[1..]
                     .iter()
-                    .fold(acc[0][r][v], |s, a| _mm512_add_epi32(s, a[r][v]));
+                    .fold(sum, |s, acc| _mm512_add_epi32(s, acc[r][v]));
                 _mm512_storeu_si512(t.c.add(r * t.c_stride + 16 * v).cast(), sum);
             }
+            // Keeps the compiler from collecting the stores at the end.
+            compiler_fence(Ordering::SeqCst);
         }
     }
 }
 
-/// One group: four steps in K of a whole tile.
+/// `V` vectors that follow each other.
+///
+/// # Safety
+///
+/// Valid for reads of `64 · V` bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn vectors<const V: usize>(p: *const i8) -> [__m512i; V] {
+    // SAFETY: as promised by the caller.
+    core::array::from_fn(|v| unsafe { _mm512_loadu_si512(p.add(64 * v).cast()) })
+}
+
+/// One group of one row: four bytes of A times `V` vectors of B.
+///
+/// # Safety
+///
+/// `a` is valid for reads of 4 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn row<const V: usize>(acc: &mut [__m512i; V], a: *const u8, b: &[__m512i; V]) {
+    // SAFETY: as promised by the caller.
+    let a = _mm512_set1_epi32(unsafe { a.cast::<i32>().read_unaligned() });
+    for (acc, b) in acc.iter_mut().zip(b) {
+        *acc = _mm512_dpbusd_epi32(*acc, a, *b);
+    }
+}
+
+/// One group of a whole tile.
 ///
 /// # Safety
 ///
 /// As [`tile`], for one group.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn step<const R: usize, const V: usize>(
     acc: &mut [[__m512i; V]; R],
     a: *const u8,
@@ -220,15 +267,9 @@ unsafe fn step<const R: usize, const V: usize>(
 ) {
     // SAFETY: as promised by the caller.
     unsafe {
-        let mut bv = [_mm512_setzero_si512(); V];
-        for (v, bv) in bv.iter_mut().enumerate() {
-            *bv = _mm512_loadu_si512(b.add(64 * v).cast());
-        }
+        let b = vectors::<V>(b);
         for (r, acc) in acc.iter_mut().enumerate() {
-            let av = _mm512_set1_epi32(a.add(r * a_stride).cast::<i32>().read_unaligned());
-            for (acc, bv) in acc.iter_mut().zip(bv) {
-                *acc = _mm512_dpbusd_epi32(*acc, av, bv);
-            }
+            row::<V>(acc, a.add(r * a_stride), &b);
         }
     }
 }
