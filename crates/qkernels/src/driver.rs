@@ -250,7 +250,8 @@ impl<A: Lhs, S: Store, R: bytemuck::Pod + Send + Sync> Task for Share<'_, A, S, 
         let (lhs, mem) = self.mem.split_at_mut(plan.lhs_lines);
         let (acc, terms) = mem.split_at_mut(plan.acc_lines);
         let (u, v) = terms.split_at_mut(plan.term_lines);
-        let mut nest = Nest::<T::Int8, A, S> {
+        let mut nest = Nest::<T, T::Int8, A, S> {
+            tier,
             kernel: tier.int8(),
             plan,
             operands: self.operands,
@@ -259,7 +260,7 @@ impl<A: Lhs, S: Store, R: bytemuck::Pod + Send + Sync> Task for Share<'_, A, S, 
             store: self.store,
             out: self.out,
             row_terms: self.operands.row_terms(),
-            in_place: in_place(&self.operands.a),
+            in_place: in_place::<A, T::Int8>(&self.operands.a, plan),
             lhs: bytemuck::cast_slice_mut(lhs),
             acc: bytemuck::cast_slice_mut(acc),
             u: bytemuck::cast_slice_mut(u),
@@ -276,14 +277,19 @@ impl<A: Lhs, S: Store, R: bytemuck::Pod + Send + Sync> Task for Share<'_, A, S, 
 
 /// A as the caller holds it, if the kernel can read that.
 #[inline(always)]
-fn in_place<'a, A: Lhs, L: bytemuck::Pod>(a: &MatRef<'a, A>) -> Option<&'a [L]> {
+fn in_place<'a, A: Lhs, K: Microkernel>(a: &MatRef<'a, A>, plan: &Plan) -> Option<&'a [K::Lhs]> {
     // Rows apart by a multiple of a large power of two compete for few sets of L1.
     let spread = !a.row_stride().is_multiple_of(512) || a.rows() == 1;
-    (spread && TypeId::of::<A>() == TypeId::of::<L>()).then(|| bytemuck::cast_slice(a.data()))
+    let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
+    // A copy is read once a panel: with several it is cheaper than a shift in the kernel.
+    let shifts = K::SHIFTS && A::DTYPE.is_signed() && size_of::<A>() == size_of::<K::Lhs>();
+    let one_panel = plan.n <= K::NR;
+    (spread && (same || shifts && one_panel)).then(|| bytemuck::cast_slice(a.data()))
 }
 
 /// What the loops of a share have in common.
-struct Nest<'a, K: Microkernel, A, S: Store> {
+struct Nest<'a, T, K: Microkernel, A, S: Store> {
+    tier: T,
     kernel: K,
     plan: &'a Plan,
     operands: &'a Operands<'a, A>,
@@ -303,7 +309,7 @@ struct Nest<'a, K: Microkernel, A, S: Store> {
     v: &'a mut [i32],
 }
 
-impl<K: Microkernel, A: Lhs, S: Store> Nest<'_, K, A, S> {
+impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
     /// Copies rows of A as the kernel reads them, from `k0` on for `depth` with zeros beyond K.
     #[inline(always)]
     fn copy_rows(&mut self, rows: Range<usize>, k0: usize, depth: usize) {
@@ -325,7 +331,7 @@ impl<K: Microkernel, A: Lhs, S: Store> Nest<'_, K, A, S> {
         let Operands { a, zp, .. } = self.operands;
         for (i, (u, v)) in rows.zip(self.u.iter_mut().zip(&mut *self.v)) {
             let row = &a.data()[i * a.row_stride()..][..self.plan.k];
-            let sum = row.iter().fold(0i32, |s, &x| s.wrapping_add(x.to_i32()));
+            let sum = self.tier.sum(row);
             let za = zp.a.at(i);
             *u = match zp.a {
                 // Already in what the sums start at.
@@ -383,7 +389,8 @@ impl<K: Microkernel, A: Lhs, S: Store> Nest<'_, K, A, S> {
                     let stride = self.operands.a.row_stride();
                     let a = &a[tile.start * stride + k0..];
                     if LhsTile::<K::Lhs>::span(count, stride, depth).is_some_and(|n| n <= a.len()) {
-                        LhsTile::new(a, count, stride, depth)
+                        let shift = lhs_shift::<K, A>() != 0;
+                        LhsTile::new(a, count, stride, depth).with_shift(shift)
                     } else {
                         self.copy_rows(tile.clone(), k0, depth);
                         LhsTile::new(self.lhs, count, self.plan.lhs_stride, depth)

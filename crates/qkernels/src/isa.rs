@@ -53,6 +53,12 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
         portable::dot(a, b)
     }
 
+    /// `Σ a[i]` modulo 2^32.
+    #[inline(always)]
+    fn sum<A: Lhs>(self, a: &[A]) -> i32 {
+        a.iter().fold(0i32, |sum, &a| sum.wrapping_add(a.to_i32()))
+    }
+
     /// Rounds f32 to the bits of f16, over the shorter length.
     #[inline(always)]
     fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {

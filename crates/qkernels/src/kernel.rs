@@ -23,6 +23,8 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// What must be added to a signed A so that the instruction can read it; the driver takes
     /// `shift · colsum(B)` off again. An unsigned A is never shifted.
     const SIGNED_LHS_SHIFT: i32;
+    /// Whether the kernel can add the shift itself while it reads ([`LhsTile::with_shift`]).
+    const SHIFTS: bool;
     /// A as the instruction reads it. Where this is the caller's own type, rows are read in place.
     type Lhs: Pod + Send + Sync;
     /// B as it is packed.
@@ -59,6 +61,7 @@ pub(crate) struct LhsTile<'a, L> {
     stride: usize,
     rows: usize,
     depth: usize,
+    shift: bool,
 }
 
 impl<'a, L> LhsTile<'a, L> {
@@ -81,7 +84,22 @@ impl<'a, L> LhsTile<'a, L> {
             stride,
             rows,
             depth,
+            shift: false,
         }
+    }
+
+    /// The same tile; with `shift` the elements are those of a signed A as they are, and the
+    /// kernel has to add the shift.
+    #[inline(always)]
+    pub(crate) fn with_shift(self, shift: bool) -> Self {
+        LhsTile { shift, ..self }
+    }
+
+    /// Whether the kernel has to add the shift.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that shift ask")]
+    pub(crate) fn shift(&self) -> bool {
+        self.shift
     }
 
     #[inline(always)]

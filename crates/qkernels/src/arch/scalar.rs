@@ -40,6 +40,7 @@ impl Microkernel for Scalar {
     const NR: usize = 8;
     const ROWS: &'static [usize] = &[4];
     const SIGNED_LHS_SHIFT: i32 = 0;
+    const SHIFTS: bool = false;
     type Lhs = i16;
     type Rhs = i16;
 

@@ -43,6 +43,7 @@ macro_rules! fake {
             // Narrow panels have higher tiles.
             const ROWS: &'static [usize] = &[2 * R, R + 1, R, R];
             const SIGNED_LHS_SHIFT: i32 = $shift;
+            const SHIFTS: bool = $shift != 0;
             type Lhs = $lhs;
             type Rhs = i16;
 
@@ -69,6 +70,7 @@ macro_rules! fake {
                     for j in 0..width {
                         let mut sum = init.map_or(out[j], |i| i[j]);
                         for (k, &x) in a.row(r).iter().enumerate() {
+                            let x = if a.shift() { x ^ $shift } else { x };
                             let y = b.data()[k / G * G * width + j * G + k % G];
                             sum = sum.wrapping_add(i32::from(x) * i32::from(y));
                         }

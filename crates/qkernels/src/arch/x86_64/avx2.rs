@@ -47,6 +47,12 @@ impl Tier for Avx2 {
     }
 
     #[inline(always)]
+    fn sum<A: Lhs>(self, a: &[A]) -> i32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { sum(bytemuck::cast_slice(a), A::DTYPE.is_signed()) }
+    }
+
+    #[inline(always)]
     fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
         // SAFETY: `self` proves the instructions.
         unsafe { f32_to_f16(x, out) }
@@ -72,6 +78,7 @@ impl Microkernel for Avx2 {
     const NR: usize = 16;
     const ROWS: &'static [usize] = &[6, 6];
     const SIGNED_LHS_SHIFT: i32 = 0;
+    const SHIFTS: bool = false;
     type Lhs = i16;
     type Rhs = i8;
 
@@ -201,6 +208,28 @@ fn dot(a: &[u8], b: &[i8], signed: bool) -> i32 {
         crate::portable::dot(a_rest, b_rest)
     };
     lanes.iter().fold(rest, |sum, &v| sum.wrapping_add(v))
+}
+
+/// `Σ a[i]` (`vpsadbw` adds eight bytes at once); `signed` says that the bytes are i8.
+#[target_feature(enable = "avx2")]
+fn sum(a: &[u8], signed: bool) -> i32 {
+    let flip = if signed { 0x80 } else { 0 };
+    let flips = _mm256_set1_epi8(if signed { i8::MIN } else { 0 });
+    let mut acc = _mm256_setzero_si256();
+    let (steps, rest) = a.as_chunks::<32>();
+    for a in steps {
+        // SAFETY: an array of 32 bytes.
+        let a = unsafe { _mm256_loadu_si256(a.as_ptr().cast()) };
+        let a = _mm256_xor_si256(a, flips);
+        acc = _mm256_add_epi64(acc, _mm256_sad_epu8(a, _mm256_setzero_si256()));
+    }
+    let mut lanes = [0i64; 4];
+    // SAFETY: an array of four i64.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), acc) };
+    let rest: i64 = rest.iter().map(|&a| i64::from(a ^ flip)).sum();
+    let total = lanes.iter().sum::<i64>() + rest - i64::from(flip) * a.len() as i64;
+    // Modulo 2^32, as promised.
+    total as i32
 }
 
 /// Rounds to f16, 8 at a time (`vcvtps2ph`, which keeps subnormals whatever the mode).
