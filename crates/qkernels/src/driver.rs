@@ -57,7 +57,7 @@ struct Out<'a, E> {
 }
 
 // SAFETY: an `Out` is an exclusively borrowed matrix; threads use it at disjoint places only
-// (`Out::row` and `Out::tile` demand it), and its elements may be sent to them.
+// (`Out::rows_of` and `Out::tile` demand it), and its elements may be sent to them.
 unsafe impl<E: Send> Send for Out<'_, E> {}
 // SAFETY: as above; every access through a shared `Out` is an unsafe one that demands disjointness.
 unsafe impl<E: Send> Sync for Out<'_, E> {}
@@ -74,19 +74,25 @@ impl<'a, E> Out<'a, E> {
         }
     }
 
-    /// A part of row `i`.
+    /// The part in `cols` of every row in `rows`.
     ///
     /// # Safety
     ///
     /// No other reference to these elements is in use.
     #[inline(always)]
-    unsafe fn row(&self, i: usize, cols: Range<usize>) -> &'a mut [E] {
-        assert!(i < self.rows && cols.start <= cols.end && cols.end <= self.cols);
-        // SAFETY: inside the matrix, which `MatMut` checked against its slice; exclusive because
-        // the matrix was and the caller keeps to its own elements.
-        unsafe {
-            core::slice::from_raw_parts_mut(self.ptr.add(i * self.stride + cols.start), cols.len())
-        }
+    unsafe fn rows_of(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) -> impl Iterator<Item = &'a mut [E]> + use<'a, E> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        assert!(cols.start <= cols.end && cols.end <= self.cols);
+        let (ptr, stride, width) = (self.ptr, self.stride, cols.len());
+        rows.map(move |i| {
+            // SAFETY: inside the matrix, which `MatMut` checked against its slice; exclusive
+            // because the matrix was, rows do not overlap, and the caller keeps to its own part.
+            unsafe { core::slice::from_raw_parts_mut(ptr.add(i * stride + cols.start), width) }
+        })
     }
 
     /// A part of the matrix as a tile of sums.
@@ -281,10 +287,12 @@ fn in_place<'a, A: Lhs, K: Microkernel>(a: &MatRef<'a, A>, plan: &Plan) -> Optio
     // Rows apart by a multiple of a large power of two compete for few sets of L1.
     let spread = !a.row_stride().is_multiple_of(512) || a.rows() == 1;
     let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
-    // A copy is read once a panel: with several it is cheaper than a shift in the kernel.
+    // The kernel shifts a row once a panel and shares that among the panel's columns; a copy is
+    // made once. So the kernel does it for one panel of several units, or where rows are so short
+    // that copying each costs more than its bytes.
     let shifts = K::SHIFTS && A::DTYPE.is_signed() && size_of::<A>() == size_of::<K::Lhs>();
-    let one_panel = plan.n <= K::NR;
-    (spread && (same || shifts && one_panel)).then(|| bytemuck::cast_slice(a.data()))
+    let worth = plan.n <= K::NR && (plan.n > K::UNIT || plan.k <= 64);
+    (spread && (same || shifts && worth)).then(|| bytemuck::cast_slice(a.data()))
 }
 
 /// What the loops of a share have in common.
@@ -430,10 +438,18 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
         let (stride, columns) = (self.plan.acc_stride, self.columns);
         let acc = &mut self.acc[at..at + tile.len() * stride];
         if self.row_terms {
-            let sums = &self.operands.b.padded_col_sums()[cols.clone()];
-            let zb = &columns.zb[cols.clone()];
+            let zp = &self.operands.zp;
             for (r, acc) in acc.chunks_exact_mut(stride).enumerate() {
                 let (u, v) = (self.u[first + r], self.v[first + r]);
+                if let (ZeroPoint::Tensor(_), ZeroPoint::Tensor(zb)) = (zp.a, zp.b) {
+                    let term = zb.wrapping_mul(v);
+                    for acc in acc {
+                        *acc = acc.wrapping_add(term);
+                    }
+                    continue;
+                }
+                let sums = &self.operands.b.padded_col_sums()[cols.clone()];
+                let zb = &columns.zb[cols.clone()];
                 for ((acc, sum), zb) in acc.iter_mut().zip(sums).zip(zb) {
                     let term = sum.wrapping_mul(u).wrapping_add(zb.wrapping_mul(v));
                     *acc = acc.wrapping_add(term);
@@ -445,17 +461,13 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
             &self.store,
             acc,
             stride,
-            tile.len(),
             cols.len(),
             &columns.scale[cols.start..],
             columns.bias.map(|b| &b[cols.start..]),
-            // SAFETY: the tile's part of the output belongs to this share alone, and the parts
-            // that `store_tile` asks for are used one after the other.
-            |r, part| unsafe {
-                out.row(
-                    tile.start + r,
-                    cols.start + part.start..cols.start + part.end,
-                )
+            // SAFETY: the tile's part of the output belongs to this share alone, and
+            // `store_tile` is done with one part before it asks for the next.
+            |part| unsafe {
+                out.rows_of(tile.clone(), cols.start + part.start..cols.start + part.end)
             },
         );
     }

@@ -3,6 +3,8 @@
 //! Plain loops over arrays of fixed length, vectorised by the compiler inside each tier's door;
 //! the tail of a row goes through a chunk on the stack, so there is no scalar remainder.
 
+use core::ops::Range;
+
 use crate::OutParams;
 use crate::plan::CHUNK;
 use crate::quantize::ROUND;
@@ -155,37 +157,42 @@ impl<E: Byte> Store for Quantized<E> {
     }
 }
 
-/// Stores a tile chunk of columns by chunk, so that what belongs to a column is loaded once.
+/// Stores a tile, chunk of columns by chunk, so that what belongs to a column is loaded once.
 ///
-/// `acc` holds rows `stride` apart, and `scale` and `bias` cover `cols` in whole chunks. `row`
-/// gives the part of output row `r` that the tile covers.
+/// `acc` holds rows `stride` apart, and `scale` and `bias` cover `cols` in whole chunks. `out`
+/// gives the part of every output row that the tile covers.
 #[inline(always)]
-pub(crate) fn store_tile<'o, S: Store + 'o>(
+pub(crate) fn store_tile<'o, S, I>(
     store: &S,
     acc: &[i32],
     stride: usize,
-    rows: usize,
     cols: usize,
     scale: &[f32],
     bias: Option<&[f32]>,
-    out: impl Fn(usize, core::ops::Range<usize>) -> &'o mut [S::Elem],
-) {
+    out: impl Fn(Range<usize>) -> I,
+) where
+    S: Store + 'o,
+    I: Iterator<Item = &'o mut [S::Elem]>,
+{
     for at in (0..cols).step_by(CHUNK) {
         let count = CHUNK.min(cols - at);
         // Copies, so that no store to the output can seem to change them.
         let scale: [f32; CHUNK] = *chunk_at(scale, at);
         let bias: Option<[f32; CHUNK]> = bias.map(|b| *chunk_at(b, at));
-        for r in 0..rows {
-            let acc = chunk_at(acc, r * stride + at);
-            let out = out(r, at..at + count);
-            if let Ok(out) = <&mut [S::Elem; CHUNK]>::try_from(&mut *out) {
-                store.chunk(acc, &scale, bias.as_ref(), out);
-            } else {
-                let mut last = [S::Elem::default(); CHUNK];
-                store.chunk(acc, &scale, bias.as_ref(), &mut last);
-                for (out, last) in out.iter_mut().zip(last) {
-                    *out = last;
-                }
+        let mut acc = &acc[at..];
+        for out in out(at..at + count) {
+            let Some(sums) = acc.first_chunk() else { break };
+            // The last row may end before the next would start.
+            acc = acc.get(stride..).unwrap_or_default();
+            if let Some(out) = out.first_chunk_mut() {
+                store.chunk(sums, &scale, bias.as_ref(), out);
+                continue;
+            }
+            let mut last = [S::Elem::default(); CHUNK];
+            store.chunk(sums, &scale, bias.as_ref(), &mut last);
+            // Bounded, so that it does not become a call of memcpy for a few bytes.
+            for (out, last) in out.iter_mut().zip(last).take(CHUNK - 1) {
+                *out = last;
             }
         }
     }
