@@ -99,12 +99,20 @@ impl<'a, E> Out<'a, E> {
     ///
     /// # Safety
     ///
-    /// `E` is i32, and no other reference to these elements is in use.
+    /// No other reference to these elements is in use.
+    ///
+    /// # Panics
+    ///
+    /// Unless the elements are i32.
     #[inline(always)]
-    unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> AccTile<'a> {
+    unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> AccTile<'a>
+    where
+        E: 'static,
+    {
+        assert!(TypeId::of::<E>() == TypeId::of::<i32>());
         assert!(rows.start < rows.end && rows.end <= self.rows);
         assert!(cols.start < cols.end && cols.end <= self.cols);
-        // SAFETY: inside the matrix, as in `row`; the caller says that its elements are i32.
+        // SAFETY: inside the matrix, as in `rows_of`, and its elements are i32.
         unsafe {
             let first = self.ptr.add(rows.start * self.stride + cols.start).cast();
             AccTile::from_raw(first, self.stride, rows.len(), cols.len())
@@ -411,8 +419,7 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
                 }
             };
             if direct {
-                // SAFETY: `SUMS` is only set where elements are i32; the tile belongs to this
-                // share, and nothing else of it is borrowed.
+                // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
                 let mut out = unsafe { self.out.tile(tile, cols.clone()) };
                 self.kernel.accumulate(a, b, init, &mut out);
                 continue;

@@ -45,8 +45,8 @@ pub enum KernelError {
         /// Columns of the matrix: the least stride.
         cols: usize,
     },
-    /// A matrix whose size does not fit the address space.
-    #[error("a matrix of {rows} rows with stride {row_stride} is larger than the address space")]
+    /// A matrix that does not fit the address space, or whose packed form does not fit memory.
+    #[error("a matrix of {rows} rows with stride {row_stride} does not fit memory")]
     TooLarge {
         /// Rows of the matrix.
         rows: usize,

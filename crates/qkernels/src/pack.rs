@@ -75,13 +75,22 @@ impl Panels {
     }
 }
 
+/// `n` zeros, or `None` where there is no memory for them: an empty matrix can claim any number of
+/// columns.
+fn zeroed<T: bytemuck::Zeroable + Clone>(n: usize) -> Option<Vec<T>> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(n).ok()?;
+    v.resize(n, T::zeroed());
+    Some(v)
+}
+
 impl PackedB {
     /// Packs `b` for a tier.
     ///
     /// # Errors
     ///
     /// [`KernelError::Depth`] when `K` is so large that a column sum could leave i32,
-    /// [`KernelError::TooLarge`] when the packed size overflows.
+    /// [`KernelError::TooLarge`] when there is no memory for the packed weights.
     ///
     /// ```
     /// use qkernels::{Isa, Layout, MatRef, PackedB};
@@ -122,12 +131,11 @@ impl PackedB {
         let lines = depth
             .checked_mul(padded)
             .and_then(|n| n.checked_mul(size_of::<K::Rhs>()))
-            .filter(|&bytes| bytes <= isize::MAX as usize - size_of::<Line>())
-            .ok_or(too_large)?
+            .ok_or(too_large.clone())?
             .div_ceil(size_of::<Line>());
 
-        let mut data = alloc::vec![bytemuck::Zeroable::zeroed(); lines];
-        let mut col_sums = alloc::vec![0i32; padded];
+        let mut data = zeroed::<Line>(lines).ok_or(too_large.clone())?;
+        let mut col_sums = zeroed::<i32>(padded).ok_or(too_large)?;
         let packed: &mut [K::Rhs] = bytemuck::cast_slice_mut(&mut data);
         for p in 0..panels.count() {
             let (cols, width) = (panels.cols(p), panels.width(p));

@@ -12,7 +12,7 @@ use crate::quantize::ROUND;
 /// Turns sums into output elements.
 pub(crate) trait Store: Copy + Send + Sync {
     /// Element type of the output.
-    type Elem: Copy + Default + Send;
+    type Elem: Copy + Default + Send + 'static;
 
     /// Whether sums are stored as they are, so that a kernel can write to the output itself, and
     /// scales are not needed.
@@ -93,7 +93,7 @@ impl Store for Floats {
 }
 
 /// A byte that quantized values are stored in.
-pub(crate) trait Byte: Copy + Default + Send + Sync {
+pub(crate) trait Byte: Copy + Default + Send + Sync + 'static {
     /// The low eight bits.
     fn low(v: i32) -> Self;
 }

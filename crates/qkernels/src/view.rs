@@ -81,6 +81,12 @@ impl<'a, T> MatRef<'a, T> {
         row_stride: usize,
     ) -> Result<Self, KernelError> {
         check(data.len(), rows, cols, row_stride)?;
+        // An empty matrix has no element to step to, whatever the stride.
+        let (data, row_stride) = if rows == 0 || cols == 0 {
+            (&[][..], 0)
+        } else {
+            (data, row_stride)
+        };
         Ok(MatRef {
             data,
             rows,
@@ -103,7 +109,7 @@ impl<'a, T> MatRef<'a, T> {
         self.cols
     }
 
-    /// Distance between the starts of neighbouring rows, in elements.
+    /// Distance between the starts of neighbouring rows, in elements; 0 when the matrix is empty.
     #[must_use]
     #[inline]
     pub const fn row_stride(&self) -> usize {
@@ -153,6 +159,11 @@ impl<'a, T> MatMut<'a, T> {
         row_stride: usize,
     ) -> Result<Self, KernelError> {
         check(data.len(), rows, cols, row_stride)?;
+        let (data, row_stride) = if rows == 0 || cols == 0 {
+            (&mut [][..], 0)
+        } else {
+            (data, row_stride)
+        };
         Ok(MatMut {
             data,
             rows,
@@ -175,7 +186,7 @@ impl<'a, T> MatMut<'a, T> {
         self.cols
     }
 
-    /// Distance between the starts of neighbouring rows, in elements.
+    /// Distance between the starts of neighbouring rows, in elements; 0 when the matrix is empty.
     #[must_use]
     #[inline]
     pub const fn row_stride(&self) -> usize {

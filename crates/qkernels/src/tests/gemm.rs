@@ -574,3 +574,44 @@ fn arguments_that_do_not_fit_are_typed_errors_and_write_nothing() {
         assert!(matches!(run(2, zp, ep, bad), KernelError::OutParams { .. }));
     }
 }
+
+#[test]
+fn empty_matrices_of_any_claimed_size_are_no_trouble() {
+    for isa in Isa::available() {
+        // K = 0 without any data, rows "a gap apart": every sum is empty.
+        let a = MatRef::<u8>::with_stride(&[], 9, 0, usize::MAX / 3).unwrap();
+        for layout in [Layout::RowMajor, Layout::Transposed] {
+            let b = match layout {
+                Layout::RowMajor => MatRef::<i8>::with_stride(&[], 0, 5, 77).unwrap(),
+                Layout::Transposed => MatRef::<i8>::with_stride(&[], 5, 0, 77).unwrap(),
+            };
+            let packed = PackedB::pack(isa, b, layout).unwrap();
+            let mut c = [1i32; 45];
+            let ep = Epilogue {
+                bias: Some(&[1, 2, 3, 4, 5]),
+                ..Epilogue::default()
+            };
+            let zp = ZeroPoints {
+                a: ZeroPoint::Tensor(3),
+                b: ZeroPoint::Tensor(4),
+            };
+            let out = OutMut::I32(MatMut::new(&mut c, 9, 5).unwrap());
+            crate::gemm(
+                a,
+                &packed,
+                zp,
+                &ep,
+                out,
+                &mut Workspace::new(),
+                Threads::Single,
+            )
+            .unwrap();
+            assert!(c.chunks(5).all(|row| row == [1, 2, 3, 4, 5]));
+        }
+        let huge = MatRef::<i8>::new(&[], 0, usize::MAX / 2).unwrap();
+        assert!(matches!(
+            PackedB::pack(isa, huge, Layout::RowMajor),
+            Err(KernelError::TooLarge { .. })
+        ));
+    }
+}

@@ -5,6 +5,9 @@
 //! an i8 widened to i16, so a pair is at most 2 · 255 · 128. (`vpmaddubsw` would eat twice as many
 //! bytes but saturates at i16.) A is widened when it is copied, B when it is loaded
 //! (`vpmovsxbw`), which halves what is read from memory.
+//!
+//! B widened when it is packed was tried on Zen 4: 3 to 10 % faster from 256³ to 2048³, but 1.2 to
+//! 2.3 times slower at 1 to 16 rows and K = 4096, where reading B is all there is.
 
 use core::arch::x86_64::*;
 
