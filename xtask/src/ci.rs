@@ -105,7 +105,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "demo",
-        purpose: "all six steps on a real model, as accurate as float and faster",
+        purpose: "all six steps on a real model, as accurate as float",
         tasks: interop::demo,
     },
 ];

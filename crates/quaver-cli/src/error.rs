@@ -33,7 +33,7 @@ pub(crate) enum CliError {
     Model {
         path: PathBuf,
         #[source]
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// Anything on the way through the six steps.
     #[error(transparent)]
@@ -59,7 +59,10 @@ impl CliError {
         // Errors of the file system name the file themselves.
         move |source| match source {
             ModelError::Io { path, source } => CliError::Io { path, source },
-            source => CliError::Model { path, source },
+            source => CliError::Model {
+                path,
+                source: Box::new(source),
+            },
         }
     }
 }
@@ -75,19 +78,8 @@ impl Diagnostic for CliError {
                 "name the arrays like the model's inputs (`quaver inspect MODEL` lists them): \
                  numpy.savez(\"data.npz\", NAME=array)"
             }
-            CliError::Model { source, .. } | CliError::Quantize(QuantizeError::Model(source)) => {
-                match source {
-                    ModelError::UnknownOperator { .. } => {
-                        "this operator is not supported; `quaver inspect MODEL` lists the \
-                         operators a model uses"
-                    }
-                    ModelError::Decode { .. } => "the file is damaged or is not an ONNX model",
-                    ModelError::InputShape { .. } | ModelError::InputType { .. } => {
-                        "`quaver inspect MODEL` shows the type and shape of every input"
-                    }
-                    _ => return None,
-                }
-            }
+            CliError::Model { source, .. } => model_help(source)?,
+            CliError::Quantize(QuantizeError::Model(source)) => model_help(source)?,
             CliError::Quantize(QuantizeError::Calibration {
                 source: CalibError::NonFinite { .. },
                 ..
@@ -101,5 +93,20 @@ impl Diagnostic for CliError {
             _ => return None,
         };
         Some(Box::new(text))
+    }
+}
+
+/// What to do about an error in a model.
+fn model_help(error: &ModelError) -> Option<&'static str> {
+    match error {
+        ModelError::UnknownOperator { .. } => Some(
+            "this operator is not supported; `quaver inspect MODEL` lists the operators a model \
+             uses",
+        ),
+        ModelError::Decode { .. } => Some("the file is damaged or is not an ONNX model"),
+        ModelError::InputShape { .. } | ModelError::InputType { .. } => {
+            Some("`quaver inspect MODEL` shows the type and shape of every input")
+        }
+        _ => None,
     }
 }

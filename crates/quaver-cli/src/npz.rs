@@ -263,7 +263,7 @@ mod tests {
     fn lying_and_deep_headers_are_errors() {
         let npy = |dict: &str| {
             let mut text = dict.to_owned();
-            while (10 + text.len() + 1) % 64 != 0 {
+            while !(10 + text.len() + 1).is_multiple_of(64) {
                 text.push(' ');
             }
             text.push('\n');

@@ -62,7 +62,7 @@ pub(super) fn demo() -> Result<Vec<Task>, Error> {
         Task::Run(run),
         Task::Verify {
             file: report,
-            promise: "every row plausible, the best as accurate as float and faster",
+            promise: "every row plausible, the best as accurate as float",
             check: demo::check,
         },
     ])
