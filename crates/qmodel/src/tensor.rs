@@ -198,12 +198,22 @@ pub struct Tensor {
     data: TensorData,
 }
 
-/// Number of elements of a shape; `None` where it overflows. A zero anywhere gives zero.
+/// Number of elements of a shape; `None` where it cannot be counted.
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+    let extent = extent(shape)?;
+    Some(if shape.contains(&0) { 0 } else { extent })
+}
+
+/// The product of a shape's dimensions other than zero. Where it fits, so does the product of any
+/// of the dimensions; and it bounds how often loops over some of them can turn, which the number
+/// of elements does not when that is zero.
+pub(crate) fn extent(shape: &[usize]) -> Option<usize> {
+    let most = isize::MAX.unsigned_abs();
+    shape
+        .iter()
+        .filter(|&&d| d != 0)
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|&n| n <= most)
 }
 
 impl Tensor {
@@ -361,7 +371,9 @@ mod tests {
     #[test]
     fn shapes_must_be_filled() {
         assert!(Tensor::new(&[usize::MAX, usize::MAX], vec![0u8; 4]).is_err());
-        assert!(Tensor::new(&[usize::MAX, 0], Vec::<u8>::new()).is_ok());
+        assert!(Tensor::new(&[9, 0], Vec::<u8>::new()).is_ok());
+        // No elements, but loops over the first dimension would not end.
+        assert!(Tensor::new(&[usize::MAX, 0], Vec::<u8>::new()).is_err());
         assert!(Tensor::new(&[], vec![1i64]).is_ok());
         assert!(Tensor::scalar(1f32).reshaped(&[1, 1]).is_ok());
         assert!(Tensor::scalar(1f32).reshaped(&[2]).is_err());

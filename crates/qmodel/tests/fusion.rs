@@ -321,6 +321,33 @@ proptest! {
 }
 
 #[test]
+fn a_bias_for_each_row_is_not_one_for_each_column() {
+    // Two rows and two columns: only the shape of C tells.
+    let run_with = |c: &[usize]| {
+        let mut g = graph(
+            ("x", ElementType::F32, vec![2.into(), 3.into()]),
+            vec![
+                Node::new("q", "QuantizeLinear", ["x", "s", "z"], ["q"]),
+                Node::new("d", "DequantizeLinear", ["q", "s", "z"], ["d"]),
+                Node::new("dw", "DequantizeLinear", ["w", "s", "z"], ["dw"]),
+                Node::new("fc", "Gemm", ["d", "dw", "c"], ["y"]),
+            ],
+            &["y"],
+        );
+        g.set_initializer("s", Tensor::scalar(0.5f32));
+        g.set_initializer("z", Tensor::scalar(0i8));
+        g.set_initializer("w", Tensor::new(&[3, 2], vec![1i8, 2, 3, 4, 5, 6]).unwrap());
+        g.set_initializer("c", Tensor::new(c, vec![100f32, 200.0]).unwrap());
+        let x = Tensor::new(&[2, 3], vec![1f32, 0.5, 2.0, -1.0, 0.0, 3.0]).unwrap();
+        let model = Model::new(g, 17);
+        let single = run(&model, &x, false).unwrap();
+        assert_eq!(run(&model, &x, true).unwrap(), single);
+        single
+    };
+    assert_ne!(run_with(&[2, 1]), run_with(&[1, 2]));
+}
+
+#[test]
 fn values_that_others_read_stay() {
     let net = Net {
         seed: 7,

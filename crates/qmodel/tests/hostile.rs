@@ -247,6 +247,72 @@ fn absurd_shapes_are_refused_before_memory_is_asked_for() {
 }
 
 #[test]
+fn empty_tensors_of_absurd_shape_end_at_once() {
+    let empty = |shape: &[usize]| Tensor::new(shape, Vec::<f32>::new());
+    assert!(empty(&[1 << 40, 1 << 40, 0]).is_err());
+    // Countable, but beyond the limit.
+    let x = empty(&[1 << 40, 0]).unwrap();
+    let e = run_op(Node::new("n", "Relu", ["x"], ["y"]), &x, &[], 17).unwrap_err();
+    assert!(matches!(e, ModelError::TooLarge { .. }), "{e}");
+    let w = empty(&[1 << 40, 0, 1, 1]).unwrap();
+    let e = with_conv_of(&w).unwrap_err();
+    assert!(matches!(e, ModelError::TooLarge { value, .. } if value == "w"));
+    // No channels: sums of nothing, over more pixels than one tile has.
+    let x = empty(&[1, 0, 90, 90]).unwrap();
+    let w = empty(&[2, 0, 1, 1]).unwrap();
+    let y = run_op(
+        Node::new("n", "Conv", ["x", "w"], ["y"]),
+        &x,
+        &[("w", w)],
+        17,
+    )
+    .unwrap();
+    assert_eq!(
+        (y.shape(), y.as_slice::<f32>().unwrap()[0]),
+        (&[1, 2, 90, 90][..], 0.0)
+    );
+    let x = empty(&[1 << 20, 0, 3]).unwrap();
+    let w = Tensor::new(&[1, 3, 2], vec![1f32; 6]).unwrap();
+    let y = run_op(
+        Node::new("n", "MatMul", ["x", "w"], ["y"]),
+        &x,
+        &[("w", w)],
+        17,
+    )
+    .unwrap();
+    assert_eq!(y.shape(), [1 << 20, 0, 2]);
+}
+
+fn with_conv_of(w: &Tensor) -> Result<Tensor, ModelError> {
+    let x = Tensor::new(&[1, 1, 4, 4], vec![1f32; 16]).unwrap();
+    run_op(
+        Node::new("n", "Conv", ["x", "w"], ["y"]),
+        &x,
+        &[("w", w.clone())],
+        17,
+    )
+}
+
+#[test]
+fn a_group_that_nothing_checks_before_the_run_is_refused() {
+    // Without a rank of x, shapes are only compared when it runs.
+    let mut g = Graph::new("g");
+    let unknown = |e| qmodel::TensorType::unknown(e);
+    g.inputs.push(ValueInfo::new("x", unknown(ElementType::U8)));
+    g.outputs
+        .push(ValueInfo::new("y", unknown(ElementType::U8)));
+    let names = ["x", "s", "z", "w", "s", "z", "s", "z"];
+    let node = Node::new("n", "QLinearConv", names, ["y"]);
+    g.nodes
+        .push(node.with_attribute("group", Attribute::Int(1 << 50)));
+    g.set_initializer("s", Tensor::scalar(1f32));
+    g.set_initializer("z", Tensor::scalar(0u8));
+    g.set_initializer("w", Tensor::new(&[0, 1, 1, 1], Vec::<u8>::new()).unwrap());
+    let e = Session::new(&Model::new(g, 17), SessionOptions::default()).unwrap_err();
+    assert!(e.to_string().contains("QLinearConv node \"n\""), "{e}");
+}
+
+#[test]
 fn broken_graphs_are_refused() {
     let add = |n: &str, i: [&str; 2], o: &str| Node::new(n, "Add", i, [o]);
     let fails = |nodes: Vec<Node>| {

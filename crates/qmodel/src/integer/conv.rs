@@ -9,7 +9,7 @@ use std::ops::Range;
 use qkernels::{Isa, Layout, Lhs, MatRef, ZeroPoint};
 
 use super::{Finish, Place, Weights, multiply, result_buffer, weights::signed};
-use crate::ops::conv::ConvShape;
+use crate::ops::conv::{ConvShape, copy_short};
 use crate::ops::{RunContext, transpose::permute};
 use crate::{ModelError, Tensor, TensorData, TensorElement};
 
@@ -39,6 +39,13 @@ impl Filters {
                 "rank 3 or 4",
             ));
         };
+        if groups > (*all).max(1) || !all.is_multiple_of(groups) {
+            return Err(ModelError::operand(
+                "weights",
+                format!("{:?}", w.shape()),
+                format!("filters divisible by group {groups}"),
+            ));
+        }
         let taps: usize = kernel.iter().product();
         let (data, shift) = signed(w)?;
         // Rows stay filters; inside a row channels move behind the taps.
@@ -307,30 +314,5 @@ impl<A: Copy> Line<'_, A> {
             }
             from += self.row_step;
         }
-    }
-}
-
-/// Copies some tens of bytes, to which a call of `memcpy` would add as much again.
-#[inline]
-fn copy_short<A: Copy>(from: &[A], to: &mut [A]) {
-    const STEP: usize = 16;
-    let n = to.len();
-    if n < STEP {
-        for (t, &f) in to.iter_mut().zip(from) {
-            *t = f;
-        }
-        return;
-    }
-    for (t, f) in to
-        .as_chunks_mut::<STEP>()
-        .0
-        .iter_mut()
-        .zip(from.as_chunks::<STEP>().0)
-    {
-        *t = *f;
-    }
-    // The last step once more, flush with the end.
-    if let (Some(t), Some(f)) = (to.last_chunk_mut::<STEP>(), from.last_chunk::<STEP>()) {
-        *t = *f;
     }
 }

@@ -189,7 +189,7 @@ fn fill_row<T: Copy>(
             if lo < hi {
                 let from = iy * x.input + lo * x.stride + shift - x.before;
                 if x.stride == 1 {
-                    dst[lo - ox..hi - ox].copy_from_slice(&plane[from..from + hi - lo]);
+                    copy_short(&plane[from..from + hi - lo], &mut dst[lo - ox..hi - ox]);
                 } else {
                     let src = plane[from..].iter().step_by(x.stride);
                     for (d, &s) in dst[lo - ox..hi - ox].iter_mut().zip(src) {
@@ -201,6 +201,36 @@ fn fill_row<T: Copy>(
             dst.fill(pad);
         }
         p += n;
+    }
+}
+
+/// Copies a short run, to which a call of `memcpy` would add as much again; long ones go there.
+#[inline]
+pub(crate) fn copy_short<A: Copy>(from: &[A], to: &mut [A]) {
+    const STEP: usize = 16;
+    const LONG: usize = 512;
+    let n = to.len();
+    if n > LONG {
+        to.copy_from_slice(from);
+        return;
+    }
+    if n < STEP {
+        for (t, &f) in to.iter_mut().zip(from) {
+            *t = f;
+        }
+        return;
+    }
+    for (t, f) in to
+        .as_chunks_mut::<STEP>()
+        .0
+        .iter_mut()
+        .zip(from.as_chunks::<STEP>().0)
+    {
+        *t = *f;
+    }
+    // The last step once more, flush with the end.
+    if let (Some(t), Some(f)) = (to.last_chunk_mut::<STEP>(), from.last_chunk::<STEP>()) {
+        *t = *f;
     }
 }
 
@@ -257,7 +287,8 @@ impl Operator for Conv {
         } else {
             cx.scratch::<f32>(&[depth, tile])?
         };
-        let groups = s.batch * s.group;
+        // Nothing to compute, however many images without pixels or filters there are.
+        let groups = if out.is_empty() { 0 } else { s.batch * s.group };
         for i in 0..groups {
             let g = i % s.group;
             let plane = s.channels * s.input_pixels();
@@ -268,7 +299,7 @@ impl Operator for Conv {
             while start < pixels {
                 let n = tile.min(pixels - start);
                 let right = if s.is_pointwise() {
-                    Operand::rows(&input[start..], pixels)
+                    Operand::rows(input.get(start..).unwrap_or_default(), pixels)
                 } else {
                     im2col(input, &s, start..start + n, 0.0, &mut columns[..depth * n]);
                     Operand::rows(&columns, n)

@@ -69,6 +69,14 @@ impl Batch {
             [batch @ .., _, n] => (batch, *n),
             _ => (&[][..], 1),
         };
+        if m == 0 || n == 0 {
+            return Batch {
+                m,
+                k,
+                n,
+                pairs: Vec::new(),
+            };
+        }
         if b_batch.iter().all(|&d| d == 1) {
             let rows = a_batch.iter().product::<usize>() * m;
             return Batch {

@@ -351,8 +351,11 @@ impl RunContext<'_> {
         &mut self,
         shape: &[usize],
     ) -> Result<Vec<T>, ModelError> {
-        match crate::tensor::element_count(shape) {
-            Some(n) if n <= self.max_elements => Ok(self.pool.take(n)),
+        match (
+            crate::tensor::extent(shape),
+            crate::tensor::element_count(shape),
+        ) {
+            (Some(most), Some(n)) if most <= self.max_elements => Ok(self.pool.take(n)),
             _ => Err(ModelError::TooLarge {
                 value: String::new(),
                 shape: shape.to_vec(),

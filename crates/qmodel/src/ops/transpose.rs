@@ -13,11 +13,17 @@ pub(crate) fn build(spec: &Spec<'_>) -> Result<Box<dyn Operator>, ModelError> {
         .ints("perm")?
         .map(|p| {
             let perm: Option<Vec<usize>> = p.iter().map(|&i| usize::try_from(i).ok()).collect();
-            perm.filter(|perm| (0..perm.len()).all(|i| perm.contains(&i)))
+            perm.filter(|perm| is_permutation(perm))
                 .ok_or_else(|| spec.refuse("perm", "each axis once"))
         })
         .transpose()?;
     Ok(Box::new(Transpose { perm }))
+}
+
+fn is_permutation(perm: &[usize]) -> bool {
+    let mut seen = vec![false; perm.len()];
+    perm.iter()
+        .all(|&i| seen.get_mut(i).is_some_and(|s| !std::mem::replace(s, true)))
 }
 
 impl Transpose {

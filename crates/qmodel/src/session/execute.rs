@@ -7,7 +7,7 @@ use qkernels::Workspace;
 use super::plan::{Plan, Slot, Step};
 use super::{Pool, SessionOptions};
 use crate::ops::{Arg, Fact, Facts, Inputs, RunContext, known_shape};
-use crate::tensor::element_count;
+use crate::tensor::extent;
 use crate::{ElementType, ModelError, Tensor, TensorType};
 
 /// Integer tensors up to this length may be shapes or axes, so that output shapes hang on their
@@ -267,8 +267,13 @@ fn concrete_shapes(
         .collect()
 }
 
-fn check_size(shape: &[usize], value: &str, options: &SessionOptions) -> Result<(), ModelError> {
-    match element_count(shape) {
+/// Demands that a shape is within the limit; an empty one, too, but for its zeros.
+pub(super) fn check_size(
+    shape: &[usize],
+    value: &str,
+    options: &SessionOptions,
+) -> Result<(), ModelError> {
+    match extent(shape) {
         Some(n) if n <= options.max_elements => Ok(()),
         _ => Err(ModelError::TooLarge {
             value: value.to_owned(),

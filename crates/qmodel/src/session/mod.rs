@@ -27,18 +27,19 @@ pub struct SessionOptions {
     /// Whether chains of operators may run as one: integer convolutions and products with their
     /// requantization, float ones with their activation.
     pub fuse: bool,
-    /// No tensor may have more elements than this; checked before memory is asked for.
+    /// No tensor may have more elements than this; checked before memory is asked for. A tensor
+    /// without elements counts by its dimensions other than zero.
     pub max_elements: usize,
 }
 
 impl Default for SessionOptions {
-    /// The best tier, one thread, fusion, and at most 2^31 elements a tensor.
+    /// The best tier, one thread, fusion, and at most 2^29 elements a tensor (2 GiB of f32).
     fn default() -> Self {
         SessionOptions {
             isa: Isa::detect(),
             threads: Threads::Single,
             fuse: true,
-            max_elements: 1 << 31,
+            max_elements: 1 << 29,
         }
     }
 }

@@ -71,7 +71,7 @@ impl Plan {
         pool: &mut Pool,
         workspace: &mut Workspace,
     ) -> Result<Plan, ModelError> {
-        let mut plan = Plan::unfused(model)?;
+        let mut plan = Plan::unfused(model, options)?;
         if fuse {
             super::fuse::fuse(&mut plan, model, options, pool, workspace)?;
         }
@@ -82,7 +82,7 @@ impl Plan {
     }
 
     /// One step for each node.
-    fn unfused(model: &Model) -> Result<Plan, ModelError> {
+    fn unfused(model: &Model, options: &SessionOptions) -> Result<Plan, ModelError> {
         let mut graph = model.graph.clone();
         graph.validate()?;
         graph.sort()?;
@@ -94,6 +94,7 @@ impl Plan {
         };
         let mut known = Known::default();
         for (name, init) in &graph.initializers {
+            execute::check_size(init.tensor.shape(), name, options)?;
             let slot = known.define(&mut plan, name, Fact::constant(&init.tensor));
             plan.values[slot].constant = Some(Arc::clone(&init.tensor));
         }

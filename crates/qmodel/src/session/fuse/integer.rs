@@ -79,9 +79,13 @@ fn bias(view: &View<'_>, i: usize, units: &[f32], n: usize, depth: usize) -> Opt
     let Some(slot) = view.input(i, 2) else {
         return Some(Bias::None);
     };
-    let spread = |v: &[f32]| (v.len() == n).then(|| v.to_vec());
     if let Some(t) = view.constant(slot) {
-        return spread(t.as_slice::<f32>()?).map(Bias::Real);
+        // One for each column, not for each row.
+        let along = t.len() == n && t.shape().last() == Some(&n);
+        return t
+            .as_slice::<f32>()
+            .filter(|_| along)
+            .map(|v| Bias::Real(v.to_vec()));
     }
     let d = view.dequantized(slot)?;
     let values = view.constant(d.quantized)?;

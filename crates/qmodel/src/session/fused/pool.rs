@@ -63,6 +63,21 @@ fn pool<T: Largest>(
     for (image, out) in images {
         for (i, best) in out.chunks_exact_mut(channels.max(1)).enumerate() {
             let ((ky, row), (kx, col)) = (y.inside(i / x.output), x.inside(i % x.output));
+            if ky.len() == 2 && kx.len() == 2 {
+                // The common case: four taps at once.
+                let tap = |ty: usize, tx: usize| {
+                    let at = ((row + ty * y.dilation) * x.input + col + tx * x.dilation) * channels;
+                    &image[at..at + channels]
+                };
+                let (upper, lower) = (
+                    tap(0, 0).iter().zip(tap(0, 1)),
+                    tap(1, 0).iter().zip(tap(1, 1)),
+                );
+                for ((b, (&p, &q)), (&r, &s)) in best.iter_mut().zip(upper).zip(lower) {
+                    *b = p.larger(q).larger(r.larger(s));
+                }
+                continue;
+            }
             let mut fresh = true;
             for ty in 0..ky.len() {
                 for tx in 0..kx.len() {
