@@ -43,7 +43,7 @@ fn memory_does_not_grow_with_samples() {
         .unwrap()
         .observe(&methods, Policy::Error)
         .unwrap();
-    let mut pass = |observing: &mut quaver::Observing, count: u64| {
+    let pass = |observing: &mut quaver::Observing, count: u64| {
         for seed in 0..count {
             // Rows vary, so buffers of every size have been seen after the first passes.
             let rows = 1 + (seed as usize % 4);

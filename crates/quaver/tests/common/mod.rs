@@ -7,19 +7,19 @@ use quaver::model::{Attribute, Dim, ElementType, Graph, Model, Node, Tensor, Val
 use quaver::{Batch, Dataset};
 
 /// A file of `models/digits`.
-pub fn digits(name: &str) -> PathBuf {
+pub(crate) fn digits(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../../models/digits")
         .join(name)
 }
 
 /// The float digits model.
-pub fn digits_model() -> Model {
+pub(crate) fn digits_model() -> Model {
     Model::load(digits("digits.onnx")).unwrap()
 }
 
 /// Pseudo-random numbers in [-1, 1), the same for the same seed.
-pub fn noise(seed: u64, n: usize) -> Vec<f32> {
+pub(crate) fn noise(seed: u64, n: usize) -> Vec<f32> {
     let mut s = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..n)
         .map(|_| {
@@ -38,7 +38,7 @@ fn symbolic(rest: &[usize]) -> Vec<Dim> {
 }
 
 /// `x [N, features]` in, `y [N, width]` out.
-pub fn graph(features: usize, width: usize) -> Graph {
+pub(crate) fn graph(features: usize, width: usize) -> Graph {
     let mut g = Graph::new("test");
     g.inputs.push(ValueInfo::tensor(
         "x",
@@ -51,7 +51,7 @@ pub fn graph(features: usize, width: usize) -> Graph {
 }
 
 /// x → Gemm → Relu → Gemm (the same weight) → y, with biases.
-pub fn shared_weight() -> Model {
+pub(crate) fn shared_weight() -> Model {
     let mut g = graph(8, 8);
     g.set_initializer("w", Tensor::new(&[8, 8], noise(1, 64)).unwrap());
     g.set_initializer("b", Tensor::vector(noise(2, 8)));
@@ -64,8 +64,8 @@ pub fn shared_weight() -> Model {
     Model::new(g, 17)
 }
 
-/// x [N, 2, 6, 6] → Conv 3×3 → `clamp` → MaxPool → Flatten → MatMul → y [N, 5].
-pub fn convnet(clamp: Node) -> Model {
+/// x [N, 2, 6, 6] → Conv 3×3 → `clamp` → `MaxPool` → `Flatten` → `MatMul` → y [N, 5].
+pub(crate) fn convnet(clamp: Node) -> Model {
     let mut g = Graph::new("convnet");
     g.inputs.push(ValueInfo::tensor(
         "x",
@@ -96,17 +96,17 @@ pub fn convnet(clamp: Node) -> Model {
 }
 
 /// `Relu` from `c` to `r`.
-pub fn relu() -> Node {
+pub(crate) fn relu() -> Node {
     Node::new("clamp", "Relu", ["c"], ["r"])
 }
 
 /// `Clip` from `c` to `r` between two of the constants of [`convnet`].
-pub fn clip(min: &str, max: &str) -> Node {
+pub(crate) fn clip(min: &str, max: &str) -> Node {
     Node::new("clamp", "Clip", ["c", min, max], ["r"])
 }
 
 /// `rows` samples for one input.
-pub fn samples(name: &str, rows: usize, rest: &[usize], seed: u64) -> Batch {
+pub(crate) fn samples(name: &str, rows: usize, rest: &[usize], seed: u64) -> Batch {
     let mut shape = vec![rows];
     shape.extend(rest);
     let n = shape.iter().product();
@@ -117,12 +117,12 @@ pub fn samples(name: &str, rows: usize, rest: &[usize], seed: u64) -> Batch {
 }
 
 /// The same as a data set.
-pub fn dataset(rows: usize, rest: &[usize], seed: u64) -> Dataset {
+pub(crate) fn dataset(rows: usize, rest: &[usize], seed: u64) -> Dataset {
     Dataset::new(samples("x", rows, rest, seed), None).unwrap()
 }
 
 /// Operator types of a model's nodes, in order.
-pub fn operators(model: &Model) -> Vec<&str> {
+pub(crate) fn operators(model: &Model) -> Vec<&str> {
     model
         .graph
         .nodes
@@ -132,6 +132,6 @@ pub fn operators(model: &Model) -> Vec<&str> {
 }
 
 /// How often an operator occurs.
-pub fn count(model: &Model, op: &str) -> usize {
+pub(crate) fn count(model: &Model, op: &str) -> usize {
     operators(model).iter().filter(|o| **o == op).count()
 }
