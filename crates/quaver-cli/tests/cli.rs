@@ -1,8 +1,11 @@
 //! The command as a user meets it: on the digits model, on other tools' files, and on bad input.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use ndarray::{Array, Dimension, IntoDimension};
+use ndarray_npy::{NpzWriter, WritableElement};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -341,4 +344,55 @@ fn damaged_files_are_errors_and_leave_no_output() {
         &["relu1", "Frobnicate", "ai.onnx", "17"],
     );
     assert!(!at("out.onnx").exists());
+}
+
+/// Writes one array as an archive.
+fn npz<T: WritableElement + Clone>(path: &Path, name: &str, shape: &[usize], value: T) {
+    let dims = shape.into_dimension();
+    let array = Array::from_elem(dims.clone(), value);
+    assert_eq!(array.len(), dims.size());
+    let mut writer = NpzWriter::new(File::create(path).unwrap());
+    writer.add_array(name, &array).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn data_that_does_not_fit_the_model_is_named_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = path("digits.onnx");
+    let data = folder.path().join("d.npz");
+    let refused = |culprits: &[&str]| {
+        for command in [
+            &["quantize", &model, "--calibration", "d.npz", "-o", "out"][..],
+            &["run", &model, "--data", "d.npz", "-o", "out"],
+        ] {
+            fails(&folder, command, culprits);
+            assert_eq!(
+                std::fs::read_dir(folder.path()).unwrap().count(),
+                1,
+                "{culprits:?}"
+            );
+        }
+    };
+    npz(&data, "picture", &[2, 1, 28, 28], 0f32);
+    refused(&["d.npz", "picture", "image"]);
+    npz(&data, "image", &[2, 1, 28, 29], 0f32);
+    refused(&["image", "29", "f32[N, 1, 28, 28]"]);
+    npz(&data, "image", &[2, 28, 28], 0f32);
+    refused(&["image", "[2, 28, 28]"]);
+    npz(&data, "image", &[2, 1, 28, 28], 0f64);
+    refused(&["image", "f64", "f32"]);
+    npz(&data, "image", &[2, 1, 28, 28], 0u8);
+    refused(&["image", "u8", "f32"]);
+    npz(&data, "image", &[0, 1, 28, 28], 0f32);
+    refused(&["no samples"]);
+    npz(&data, "label", &[3], 0i64);
+    refused(&["d.npz", "image"]);
+
+    let quantize = ["quantize", &model, "--calibration", "d.npz", "-o", "out"];
+    for (value, kind) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        npz(&data, "image", &[2, 1, 28, 28], value);
+        fails(&folder, &quantize, &["image", kind, "--non-finite"]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
