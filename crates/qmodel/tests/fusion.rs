@@ -321,6 +321,47 @@ proptest! {
 }
 
 #[test]
+fn tiers_and_threads_give_the_same_bits() {
+    let net = Net {
+        seed: 21,
+        signed: true,
+        signed_weights: true,
+        per_channel: true,
+        relu: true,
+        pool: true,
+        group: 1,
+        stride: 1,
+        residual: true,
+        batch: 3,
+    };
+    let x = net.input();
+    let mut tiers = 0;
+    for model in [net.qdq(), net.qoperator(), net.dynamic()] {
+        let mut first = None;
+        for isa in qkernels::Isa::available() {
+            for threads in [qkernels::Threads::Single, qkernels::Threads::Rayon] {
+                let options = SessionOptions {
+                    isa,
+                    threads,
+                    ..Default::default()
+                };
+                let y = Session::new(&model, options)
+                    .unwrap()
+                    .run(&[("x", &x)])
+                    .unwrap();
+                assert_eq!(
+                    first.get_or_insert_with(|| y.clone()),
+                    &y,
+                    "{isa} {threads:?}"
+                );
+                tiers += 1;
+            }
+        }
+    }
+    assert!(tiers >= 6);
+}
+
+#[test]
 fn a_bias_for_each_row_is_not_one_for_each_column() {
     // Two rows and two columns: only the shape of C tells.
     let run_with = |c: &[usize]| {

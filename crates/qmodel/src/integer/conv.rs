@@ -316,3 +316,48 @@ impl<A: Copy> Line<'_, A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::conv::tests::shapes;
+
+    #[test]
+    fn a_block_of_patches_is_a_part_of_all_of_them() {
+        for s in shapes() {
+            let [y, x] = s.axes;
+            let all = s.group * s.channels;
+            let pixels = s.batch * s.output_pixels();
+            let depth = s.depth();
+            let input: Vec<u16> = (1..).take(s.batch * s.input_pixels() * all).collect();
+            for g in 0..s.group {
+                // By definition, one element at a time.
+                let mut whole = vec![7u16; pixels * depth];
+                for (i, v) in whole.iter_mut().enumerate() {
+                    let (p, k) = (i / depth, i % depth);
+                    let (n, q) = (p / s.output_pixels(), p % s.output_pixels());
+                    let (tap, c) = (k / s.channels, k % s.channels);
+                    let iy = (q / x.output * y.stride + tap / x.kernel * y.dilation)
+                        .wrapping_sub(y.before);
+                    let ix = (q % x.output * x.stride + tap % x.kernel * x.dilation)
+                        .wrapping_sub(x.before);
+                    if iy < y.input && ix < x.input {
+                        let at = (n * y.input + iy) * x.input + ix;
+                        *v = input[at * all + g * s.channels + c];
+                    }
+                }
+                for start in 0..pixels {
+                    for end in start + 1..=pixels {
+                        let mut block = vec![9u16; (end - start) * depth];
+                        gather(&input, &s, g, start..end, 7, &mut block);
+                        assert_eq!(
+                            block,
+                            whole[start * depth..end * depth],
+                            "{s:?} {start}..{end}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -176,6 +176,9 @@ fn fill_row<T: Copy>(
         .saturating_sub(shift)
         .div_ceil(x.stride)
         .clamp(first, x.output);
+    if x.stride == 1 && y.stride == 1 && x.output == x.input {
+        return fill_shifted(plane, (y, ky), (x, kx), first..end, pixels, pad, row);
+    }
     let mut p = pixels.start;
     while p < pixels.end {
         let (oy, ox) = (p / x.output, p % x.output);
@@ -201,6 +204,53 @@ fn fill_row<T: Copy>(
             dst.fill(pad);
         }
         p += n;
+    }
+}
+
+/// [`fill_row`] where output lines are as long as input lines and steps are 1: the row is the plane
+/// moved by a constant distance, but for what comes from beyond its edges. `inside` are the
+/// columns whose tap is inside the input.
+fn fill_shifted<T: Copy>(
+    plane: &[T],
+    (y, ky): (Axis, usize),
+    (x, kx): (Axis, usize),
+    inside: std::ops::Range<usize>,
+    pixels: std::ops::Range<usize>,
+    pad: T,
+    row: &mut [T],
+) {
+    let width = x.output;
+    // Lines whose tap is inside the input.
+    let top = y.before.saturating_sub(ky * y.dilation).min(y.output);
+    let bottom = (y.input + y.before)
+        .saturating_sub(ky * y.dilation)
+        .clamp(top, y.output);
+    let start = pixels.start;
+    let low = (top * width).clamp(start, pixels.end);
+    let high = (bottom * width).clamp(low, pixels.end);
+    row[..low - start].fill(pad);
+    row[high - start..].fill(pad);
+    // Pixel p comes from p + forth − back; the first and last line may reach beyond the plane, in
+    // columns that are padded below.
+    let forth = ky * y.dilation * width + kx * x.dilation;
+    let back = y.before * width + x.before;
+    let from = low.max(back.saturating_sub(forth)).min(high);
+    let to = (plane.len() + back).saturating_sub(forth).clamp(from, high);
+    if from < to {
+        // Then `from` is at least `back − forth`, and `to` at most where the plane ends.
+        row[from - start..to - start]
+            .copy_from_slice(&plane[from + forth - back..to + forth - back]);
+    }
+    if inside.len() == width {
+        return;
+    }
+    let mut line = low - low % width;
+    while line < high {
+        for gap in [line..line + inside.start, line + inside.end..line + width] {
+            let (a, b) = (gap.start.clamp(low, high), gap.end.clamp(low, high));
+            row[a - start..b - start].fill(pad);
+        }
+        line += width;
     }
 }
 
@@ -352,4 +402,79 @@ fn finish(out: &mut [f32], pixels: usize, bias: Option<&[f32]>, clamp: Option<(f
 pub(crate) fn clamp_keeping_nan(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };
     if x > high { high } else { x }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Shapes of every kind: same lines, strides, dilations, windows wholly in the padding.
+    pub(crate) fn shapes() -> Vec<ConvShape> {
+        let mut shapes = Vec::new();
+        for (kernel, stride, dilation, before, after) in [
+            (3, 1, 1, 1, 1),
+            (3, 1, 2, 2, 2),
+            (2, 1, 1, 0, 1),
+            (1, 1, 1, 0, 0),
+            (3, 2, 1, 1, 0),
+            (2, 1, 3, 4, 4),
+            (1, 3, 1, 3, 3),
+        ] {
+            let axis = |input: usize| Axis {
+                input,
+                output: (input + before + after - (kernel - 1) * dilation - 1) / stride + 1,
+                kernel,
+                stride,
+                dilation,
+                before,
+                after,
+            };
+            for group in [1, 2] {
+                let axes = [axis(5), axis(4)];
+                shapes.push(ConvShape {
+                    batch: 2,
+                    group,
+                    channels: 2,
+                    filters: 1,
+                    axes,
+                });
+            }
+        }
+        shapes
+    }
+
+    #[test]
+    fn a_tile_of_columns_is_a_part_of_all_of_them() {
+        for s in shapes() {
+            let input: Vec<u16> = (1..).take(s.channels * s.input_pixels()).collect();
+            let (pixels, depth) = (s.output_pixels(), s.depth());
+            let [y, x] = s.axes;
+            // By definition, one element at a time.
+            let mut all = vec![0u16; depth * pixels];
+            for (i, v) in all.iter_mut().enumerate() {
+                let (k, p) = (i / pixels, i % pixels);
+                let (c, ky, kx) = (
+                    k / y.kernel / x.kernel,
+                    k / x.kernel % y.kernel,
+                    k % x.kernel,
+                );
+                let iy = (p / x.output * y.stride + ky * y.dilation).wrapping_sub(y.before);
+                let ix = (p % x.output * x.stride + kx * x.dilation).wrapping_sub(x.before);
+                if iy < y.input && ix < x.input {
+                    *v = input[(c * y.input + iy) * x.input + ix];
+                }
+            }
+            for start in 0..pixels {
+                for end in start + 1..=pixels {
+                    let n = end - start;
+                    let mut tile = vec![9u16; depth * n];
+                    im2col(&input, &s, start..end, 0, &mut tile);
+                    for k in 0..depth {
+                        let whole = &all[k * pixels + start..k * pixels + end];
+                        assert_eq!(&tile[k * n..(k + 1) * n], whole, "{s:?} {start}..{end}");
+                    }
+                }
+            }
+        }
+    }
 }
