@@ -10,6 +10,25 @@
 //! | [`Tensor`], [`ElementType`] | data |
 //! | [`Dim`], [`TensorType`], [`ValueInfo`] | what is known of values before they are computed |
 //! | [`ModelError`] | everything that can be wrong |
+//!
+//! # From a file to a run
+//!
+//! `onnx` takes the protobuf messages apart and puts them together again; `graph` is what a
+//! quantizer rewrites. [`Session::new`] makes a plan: one step for each node, built through the
+//! table in `ops/registry.rs`, then fused by the rules in `session/fuse` (their module says what
+//! that changes in the results), constants run ahead, and the last use of every value noted.
+//! [`Session::run`] walks through the steps with a pool of buffers.
+//!
+//! # Adding an operator
+//!
+//! A file in `ops` with a `build` function, an `infer` that also checks shapes, and a `run`; and
+//! one line in `ops/registry.rs`. The standard's node tests (`tests/onnx_node_tests.rs`) then find
+//! its cases by themselves.
+//!
+//! # Bad input
+//!
+//! Nothing here panics on any bytes, model or tensor: sizes are compared with the data that is
+//! there, shapes with [`SessionOptions::max_elements`], before memory is asked for.
 #![deny(unsafe_code)]
 
 mod error;

@@ -362,6 +362,58 @@ fn tiers_and_threads_give_the_same_bits() {
 }
 
 #[test]
+fn one_dimensional_channels_last_and_every_type_behind_it() {
+    // A 1-D convolution, a pooling, and results that leave as f64, f16, i64 and u16.
+    let cast = |o: &str, to: i64| {
+        Node::new(o, "Cast", ["p"], [o]).with_attribute("to", Attribute::Int(to))
+    };
+    let mut g = graph(
+        (
+            "x",
+            ElementType::F32,
+            vec![Dim::Symbol("N".into()), 2.into(), 11.into()],
+        ),
+        vec![
+            Node::new("q", "QuantizeLinear", ["x", "s", "z"], ["q"]),
+            Node::new("d", "DequantizeLinear", ["q", "s", "z"], ["d"]),
+            Node::new("dw", "DequantizeLinear", ["w", "s", "z"], ["dw"]),
+            Node::new("conv", "Conv", ["d", "dw"], ["c"])
+                .with_attribute("pads", Attribute::Ints(vec![1, 1])),
+            Node::new("p", "MaxPool", ["c"], ["p"])
+                .with_attribute("kernel_shape", Attribute::Ints(vec![2]))
+                .with_attribute("strides", Attribute::Ints(vec![2])),
+            cast("f64", 11),
+            cast("f16", 10),
+            cast("i64", 7),
+            Node::new("wide", "QuantizeLinear", ["p", "s", "z16"], ["u16"]),
+            Node::new("p2", "MaxPool", ["f64"], ["p2"])
+                .with_attribute("kernel_shape", Attribute::Ints(vec![2])),
+        ],
+        &["f64", "f16", "i64", "u16", "p", "p2"],
+    );
+    let mut r = Numbers(9);
+    g.set_initializer("s", Tensor::scalar(0.125f32));
+    g.set_initializer("z", Tensor::scalar(2i8));
+    g.set_initializer("z16", Tensor::scalar(9u16));
+    g.set_initializer("w", r.bytes(&[5, 2, 3], true));
+    let model = Model::new(g, 17);
+    assert!(has_step(&model, "channels first"));
+    let x = r.reals(&[2, 2, 11]);
+    let all = |fuse| {
+        let options = SessionOptions {
+            fuse,
+            ..Default::default()
+        };
+        Session::new(&model, options)
+            .unwrap()
+            .run(&[("x", &x)])
+            .unwrap()
+    };
+    // Every number here is exact in f32, so the ways of computing cannot differ.
+    assert_eq!(all(true), all(false));
+}
+
+#[test]
 fn a_bias_for_each_row_is_not_one_for_each_column() {
     // Two rows and two columns: only the shape of C tells.
     let run_with = |c: &[usize]| {

@@ -229,3 +229,39 @@ impl std::fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Attribute, Dim, ElementType, Graph, Node, ValueInfo};
+
+    #[test]
+    fn memory_does_not_grow_with_the_number_of_runs() {
+        let mut g = Graph::new("g");
+        let dims = vec![Dim::Symbol("N".into()), 1.into(), 8.into(), 8.into()];
+        g.inputs
+            .push(ValueInfo::tensor("x", ElementType::F32, dims));
+        g.outputs
+            .push(ValueInfo::new("y", TensorType::unknown(ElementType::F32)));
+        g.set_initializer("w", Tensor::new(&[3, 1, 3, 3], vec![0.5f32; 27]).unwrap());
+        g.nodes = vec![
+            Node::new("c", "Conv", ["x", "w"], ["c"])
+                .with_attribute("pads", Attribute::Ints(vec![1; 4])),
+            Node::new("s", "Sigmoid", ["c"], ["s"]),
+            Node::new("a", "Add", ["s", "c"], ["a"]),
+            Node::new("d", "DynamicQuantizeLinear", ["a"], ["q", "qs", "qz"]),
+            Node::new("dq", "DequantizeLinear", ["q", "qs", "qz"], ["y"]),
+        ];
+        let mut session = Session::new(&Model::new(g, 17), SessionOptions::default()).unwrap();
+        let mut round = || {
+            for batch in [1usize, 5, 2] {
+                let x = Tensor::new(&[batch, 1, 8, 8], vec![0.1f32; batch * 64]).unwrap();
+                session.run(&[("x", &x)]).unwrap();
+                session.run_observed(&[("x", &x)], &mut |_, _| {}).unwrap();
+            }
+            session.pool.held()
+        };
+        let few = (0..8).map(|_| round()).last();
+        assert_eq!((0..200).map(|_| round()).last(), few);
+    }
+}

@@ -81,6 +81,14 @@ impl Pool {
 }
 
 #[cfg(test)]
+impl Pool {
+    /// How many elements fit into what is held.
+    pub(super) fn held(&self) -> usize {
+        self.free.iter().map(TensorData::len).sum()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

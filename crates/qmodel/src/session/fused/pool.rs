@@ -12,8 +12,8 @@ pub(crate) struct PoolLast {
 
 impl Operator for PoolLast {
     fn infer(&self, inputs: &Facts<'_>) -> Result<Vec<TensorType>, ModelError> {
-        use ElementType::{F32, I8, U8};
-        let element = inputs.element(0, &[F32, I8, U8])?;
+        use ElementType::{F32, F64, I8, U8};
+        let element = inputs.element(0, &[F32, F64, I8, U8])?;
         let shape = match inputs.dims_of_rank(0, 3..=4)? {
             None => None,
             Some(x) => {
@@ -41,7 +41,7 @@ impl Operator for PoolLast {
         let element = x.element_type();
         let out = for_element!(
             element,
-            [F32 f32, I8 i8, U8 u8],
+            [F32 f32, F64 f64, I8 i8, U8 u8],
             pool::<T>(cx, inputs, &shapes[0], axes)
         );
         Ok(vec![out?])

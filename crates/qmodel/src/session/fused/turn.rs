@@ -37,7 +37,10 @@ impl Operator for ChannelsFirst {
         let element = inputs.get(0)?.element_type();
         let out = for_element!(
             element,
-            [U8 u8, I8 i8, F32 f32, I32 i32],
+            [
+                F32 f32, F64 f64, F16 qformat::f16, Bf16 qformat::bf16, I8 i8, U8 u8, I16 i16,
+                U16 u16, I32 i32, I64 i64, Bool bool,
+            ],
             go::<T>(cx, inputs, &shapes[0])
         );
         Ok(vec![out?])
