@@ -12,7 +12,7 @@ use quaver::{Batch, Dataset};
 use zip::ZipArchive;
 
 use crate::error::CliError;
-use crate::output::write_atomically;
+use crate::output;
 
 /// The most bytes that one archive may unpack to.
 const MAX_BYTES: u64 = 8 << 30;
@@ -202,7 +202,7 @@ pub(crate) fn write(path: &Path, arrays: &[(String, Tensor)]) -> Result<(), CliE
         add!(F32 F64 U8 I8 U16 I16 I32 I64 Bool);
     }
     let cursor = writer.finish().map_err(|e| problem(e.to_string()))?;
-    write_atomically(path, cursor.get_ref())
+    output::write(path, cursor.get_ref())
 }
 
 #[cfg(test)]

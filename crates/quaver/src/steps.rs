@@ -320,8 +320,24 @@ impl Converted {
         self.report.quantized_bytes
     }
 
-    /// Writes the model, after the bytes that will be written were read back and run once: on the
-    /// first calibration batch, or on zeros of the declared input shape.
+    /// The bytes of the model's file, after they were read back and run once: on the first
+    /// calibration batch, or on zeros of the declared input shape.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizeError::Model`] when the model does not run.
+    pub fn checked_bytes(&self) -> Result<Vec<u8>, QuantizeError> {
+        let bytes = self.model.to_bytes();
+        let reloaded = Model::from_bytes(&bytes)?;
+        let mut session = Session::new(&reloaded, SessionOptions::default())?;
+        match &self.sample {
+            Some(batch) => session.run(&refs(batch))?,
+            None => session.run(&refs(&crate::evaluate::zeros(&reloaded)?))?,
+        };
+        Ok(bytes)
+    }
+
+    /// Writes the model, once [`checked_bytes`](Self::checked_bytes) has found it to run.
     ///
     /// An existing file is replaced whole or, on any error, left as it was.
     ///
@@ -329,13 +345,8 @@ impl Converted {
     ///
     /// [`QuantizeError::Model`] when the model does not run or cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), QuantizeError> {
-        let reloaded = Model::from_bytes(&self.model.to_bytes())?;
-        let mut session = Session::new(&reloaded, SessionOptions::default())?;
-        match &self.sample {
-            Some(batch) => session.run(&refs(batch))?,
-            None => session.run(&refs(&crate::evaluate::zeros(&reloaded)?))?,
-        };
-        Ok(reloaded.save(path)?)
+        self.checked_bytes()?;
+        Ok(self.model.save(path)?)
     }
 
     /// Step 5: runs the model on the baseline's data and compares it with the float model, in

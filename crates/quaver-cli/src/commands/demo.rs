@@ -15,7 +15,8 @@ use quaver::{
 use serde::Serialize;
 
 use crate::error::CliError;
-use crate::{digits, output, progress};
+use crate::output::Outputs;
+use crate::{digits, progress};
 
 /// Take a small digit classifier through all six steps, and show what each choice costs.
 ///
@@ -204,8 +205,18 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         })
         .unwrap_or(0);
     println!("6. report\n{}", table(&float, &rows, best));
-    evaluated[best].converted().save(&args.output)?;
     let row = &rows[best];
+    let mut outputs = Outputs::default();
+    outputs.add(&args.output, &evaluated[best].converted().checked_bytes()?)?;
+    if let Some(path) = &args.json {
+        let demo = Demo {
+            float: &float,
+            rows: &rows,
+            best: row,
+        };
+        outputs.add_json(path, &demo)?;
+    }
+    outputs.commit()?;
     println!(
         "best: {} {}, {} weights, {} activations -> {}",
         row.mode,
@@ -214,16 +225,6 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         row.activations,
         args.output.display()
     );
-    if let Some(path) = &args.json {
-        output::write_json(
-            path,
-            &Demo {
-                float: &float,
-                rows: &rows,
-                best: row,
-            },
-        )?;
-    }
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use quaver::{Baseline, LatencyOptions};
 use serde::Serialize;
 
 use crate::error::CliError;
-use crate::{npz, output};
+use crate::npz;
+use crate::output::Outputs;
 
 /// Score a model on data, and compare it with another one.
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,9 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         }
     };
     if let Some(path) = &args.json {
-        output::write_json(path, &scores)?;
+        let mut outputs = Outputs::default();
+        outputs.add_json(path, &scores)?;
+        outputs.commit()?;
     }
     println!("{}: {} samples", args.model.display(), scores.samples);
     if let Some(a) = scores.accuracy {

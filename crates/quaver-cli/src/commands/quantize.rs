@@ -10,11 +10,12 @@ use quaver::format::Scheme;
 use quaver::model::Model;
 use quaver::{
     Baseline, ConvertOptions, Converted, Dataset, Format, LatencyOptions, Method, Operators,
-    Report, WeightGranularity,
+    QuantizeError, Report, WeightGranularity,
 };
 
 use crate::error::CliError;
-use crate::{npz, output, progress};
+use crate::output::Outputs;
+use crate::{npz, progress};
 
 /// Quantize a model to int8.
 ///
@@ -99,14 +100,16 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         None => None,
     };
     let converted = convert(args, &model, data.as_ref())?;
-    converted.save(&args.output)?;
+    let mut outputs = Outputs::default();
+    outputs.add(&args.output, &converted.checked_bytes()?)?;
     let report = match (&args.report, &data) {
         (Some(_), Some(data)) => compared(converted, &model, data, args.batch)?,
         _ => converted.report().clone(),
     };
     if let Some(path) = &args.report {
-        output::write_json(path, &report)?;
+        outputs.add_json(path, &report)?;
     }
+    outputs.commit()?;
     print_summary(args, &report);
     Ok(())
 }
@@ -138,18 +141,28 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
     Ok(calibrated.convert(&options)?)
 }
 
+/// The report with scores, or without them where outputs are of a kind that has none.
 fn compared(
     converted: Converted,
     model: &Model,
     data: &Dataset,
     batch: usize,
 ) -> Result<Report, CliError> {
-    let mut baseline = Baseline::new(model, data, batch)?;
+    let unscored = converted.report().clone();
     let latency = LatencyOptions {
         batches: vec![1],
         budget: Duration::from_millis(200),
     };
-    Ok(converted.evaluate(&mut baseline, Some(&latency))?.report())
+    let evaluated = Baseline::new(model, data, batch)
+        .and_then(|mut baseline| converted.evaluate(&mut baseline, Some(&latency)));
+    match evaluated {
+        Ok(e) => Ok(e.report()),
+        Err(e @ QuantizeError::Output { .. }) => {
+            eprintln!("the report has no scores: {e}");
+            Ok(unscored)
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn print_summary(args: &Args, report: &Report) {
