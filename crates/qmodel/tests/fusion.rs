@@ -414,6 +414,76 @@ fn one_dimensional_channels_last_and_every_type_behind_it() {
 }
 
 #[test]
+fn sums_of_quantized_tensors_are_those_of_the_single_steps() {
+    // Two branches of one convolution each, joined, rectified and quantized; more elements than
+    // one piece has.
+    for (signed, relu) in [(false, true), (true, false)] {
+        let dims = vec![Dim::Symbol("N".into()), 3.into(), 13.into(), 11.into()];
+        let q = |n: &str, x: &str, y: &str| Node::new(n, "QuantizeLinear", [x, "s", "z"], [y]);
+        let d = |n: &str, x: &str, y: &str| Node::new(n, "DequantizeLinear", [x, "s", "z"], [y]);
+        let conv = |n: &str, w: &str, y: &str| {
+            Node::new(n, "Conv", ["d", w], [y]).with_attribute("pads", Attribute::Ints(vec![1; 4]))
+        };
+        let dw = |n: &str, w: &str, y: &str| Node::new(n, "DequantizeLinear", [w, "sw"], [y]);
+        let mut nodes = vec![
+            q("q", "x", "q"),
+            d("d", "q", "d"),
+            dw("dw1", "w1", "dw1"),
+            dw("dw2", "w2", "dw2"),
+            conv("c1", "dw1", "c1"),
+            q("q1", "c1", "q1"),
+            d("d1", "q1", "d1"),
+            conv("c2", "dw2", "c2"),
+            q("q2", "c2", "q2"),
+            d("d2", "q2", "d2"),
+            Node::new("add", "Add", ["d1", "d2"], ["a"]),
+        ];
+        let sum = if relu {
+            nodes.push(Node::new("relu", "Relu", ["a"], ["r"]));
+            "r"
+        } else {
+            "a"
+        };
+        nodes.push(q("q3", sum, "q3"));
+        nodes.push(d("d3", "q3", "y"));
+        let mut g = graph(("x", ElementType::F32, dims), nodes, &["y", "q1", "q2"]);
+        let mut r = Numbers(31);
+        g.set_initializer("s", Tensor::scalar(0.05f32));
+        g.set_initializer("z", zero(if signed { -3 } else { 119 }, signed));
+        g.set_initializer("w1", r.bytes(&[7, 3, 3, 3], true));
+        g.set_initializer("w2", r.bytes(&[7, 3, 3, 3], true));
+        g.set_initializer("sw", Tensor::scalar(0.01f32));
+        let model = Model::new(g, 17);
+        assert!(has_step(&model, "Add node \"add\" + "));
+        let x = r.reals(&[2, 3, 13, 11]);
+        let mut session = Session::new(&model, SessionOptions::default()).unwrap();
+        let out = session.run(&[("x", &x)]).unwrap();
+        // By definition, from the quantized branches.
+        let reals = |t: &Tensor| -> Vec<f32> {
+            let z = if signed { -3 } else { 119 };
+            let real = |q: i32| (q - z) as f32 * 0.05;
+            match t.as_slice::<u8>() {
+                Some(v) => v.iter().map(|&q| real(i32::from(q))).collect(),
+                None => slice::<i8>(t).iter().map(|&q| real(i32::from(q))).collect(),
+            }
+        };
+        let (a, b) = (reals(&out[1].1), reals(&out[2].1));
+        let (low, high) = if signed {
+            (-128.0, 127.0)
+        } else {
+            (0.0, 255.0)
+        };
+        let z = if signed { -3.0 } else { 119.0 };
+        for (i, &y) in slice::<f32>(&out[0].1).iter().enumerate() {
+            let sum = a[i] + b[i];
+            let sum = if relu { sum.max(0.0) } else { sum };
+            let q = ((sum / 0.05f32).round_ties_even() + z).clamp(low, high);
+            assert_eq!(y, (q - z) * 0.05);
+        }
+    }
+}
+
+#[test]
 fn a_bias_for_each_row_is_not_one_for_each_column() {
     // Two rows and two columns: only the shape of C tells.
     let run_with = |c: &[usize]| {

@@ -371,6 +371,7 @@ macro_rules! for_element {
     ($element:expr, [$($variant:ident $ty:ty),* $(,)?], $f:ident :: <T> $args:tt) => {
         match $element {
             $($crate::ElementType::$variant => $crate::ops::call!($f, $ty, $args),)*
+            #[allow(unreachable_patterns, reason = "an operator may take every type")]
             other => Err($crate::ModelError::operand_type(
                 $crate::ops::operand_name(0),
                 other,

@@ -7,7 +7,7 @@
 use super::super::fused::{pool::PoolLast, turn::ChannelsFirst};
 use super::super::plan::{Plan, Slot, Step, Value};
 use crate::integer::conv::Channels;
-use crate::ops::{maxpool, registry};
+use crate::ops::{known_count, maxpool, registry};
 use crate::{Model, ModelError, Node};
 
 /// Decides for every value, rewrites poolings, and puts in the steps that turn values back.
@@ -96,16 +96,17 @@ impl Pass {
 
 /// Whether a step whose operand 0 has channels last can give its result so, too.
 fn follows(step: &Step, plan: &Plan, pass: &Pass) -> bool {
+    let dims = |i: usize| step.inputs[i].and_then(|s| plan.values[s].ty.shape.as_deref());
+    let rank = dims(0).map_or(0, <[crate::Dim]>::len);
     // Operands other than the first are single numbers, which lie anywhere.
-    let others_single = step.inputs.iter().skip(1).flatten().all(|&s| {
-        !pass.last[s]
-            && plan.values[s]
-                .ty
-                .shape
-                .as_deref()
-                .and_then(crate::ops::known_count)
-                == Some(1)
+    let others_single = (1..step.inputs.len()).all(|i| match step.inputs[i] {
+        None => true,
+        Some(s) => {
+            let single = |d: &[crate::Dim]| known_count(d) == Some(1) && d.len() <= rank;
+            !pass.last[s] && dims(i).is_some_and(single)
+        }
     });
+    let all_last = step.inputs.iter().flatten().all(|&s| pass.last[s]);
     let unary = |n: &Node| {
         [
             "Cast",
@@ -123,14 +124,11 @@ fn follows(step: &Step, plan: &Plan, pass: &Pass) -> bool {
         Some(node) if unary(node) => others_single,
         // Two values that both have channels last, of one shape.
         Some(node) if ["Add", "Sub", "Mul", "Div"].iter().any(|op| node.is(op)) => {
-            let dims = |i: usize| step.inputs[i].and_then(|s| plan.values[s].ty.shape.as_ref());
-            others_single
-                || step.inputs.iter().flatten().all(|&s| pass.last[s])
-                    && dims(0).is_some()
-                    && dims(0) == dims(1)
-                    && dims(0).is_some_and(|d| !d.contains(&crate::Dim::Unknown))
+            let known = |d: &[crate::Dim]| !d.contains(&crate::Dim::Unknown);
+            let alike = dims(0) == dims(1) && dims(0).is_some_and(known);
+            others_single || (all_last && alike)
         }
         Some(_) => false,
-        None => step.op.is_elementwise(),
+        None => all_last && step.op.is_elementwise(),
     }
 }

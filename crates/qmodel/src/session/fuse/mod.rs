@@ -1,9 +1,9 @@
 //! Making fewer and better steps of a plan.
 //!
 //! In order: dequantizations move down past operators that only move or compare values
-//! ([`push`]); integer products swallow what surrounds them ([`integer`], [`dynamic`]); float
-//! products swallow their activation ([`float`]); activations between integer convolutions keep
-//! their channels last ([`layout`]).
+//! ([`push`]); integer products swallow what surrounds them ([`integer`], [`dynamic`]), and so do
+//! sums of quantized tensors ([`add`]); float products swallow their activation ([`float`]);
+//! activations between integer convolutions keep their channels last ([`layout`]).
 //!
 //! A value only disappears when nothing else reads it and the graph does not return it.
 //!
@@ -16,6 +16,7 @@
 //! `QLinearConv` and its kin define. Everything else here gives the same bits as the single steps,
 //! but for float products with an f32 result, where the fused form rounds less often.
 
+mod add;
 mod dynamic;
 mod float;
 mod integer;
@@ -41,7 +42,12 @@ pub(super) fn fuse(
     plan.fold_constants(options, pool, workspace, &not_weights)?;
     push::down(plan, model, options)?;
     plan.fold_constants(options, pool, workspace, &not_weights)?;
-    for rule in [integer::rewrite as Rule, dynamic::rewrite, float::rewrite] {
+    for rule in [
+        integer::rewrite as Rule,
+        dynamic::rewrite,
+        add::rewrite,
+        float::rewrite,
+    ] {
         let mut from = 0;
         while let Some(change) = next_change(&View::new(plan, model, options), rule, from)? {
             from = change.apply(plan);
