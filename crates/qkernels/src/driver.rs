@@ -16,7 +16,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::isa::{Task, Tier};
-use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, lhs_shift};
+use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, Scaling, TileMut, lhs_shift};
 use crate::pack::Panels;
 use crate::plan::{COLUMN_ARRAYS, Plan};
 use crate::store::{Store, store_tile};
@@ -95,27 +95,19 @@ impl<'a, E> Out<'a, E> {
         })
     }
 
-    /// A part of the matrix as a tile of sums.
+    /// A part of the matrix as a tile.
     ///
     /// # Safety
     ///
     /// No other reference to these elements is in use.
-    ///
-    /// # Panics
-    ///
-    /// Unless the elements are i32.
     #[inline(always)]
-    unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> AccTile<'a>
-    where
-        E: 'static,
-    {
-        assert!(TypeId::of::<E>() == TypeId::of::<i32>());
+    unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, E> {
         assert!(rows.start < rows.end && rows.end <= self.rows);
         assert!(cols.start < cols.end && cols.end <= self.cols);
-        // SAFETY: inside the matrix, as in `rows_of`, and its elements are i32.
+        // SAFETY: inside the matrix, as in `rows_of`.
         unsafe {
-            let first = self.ptr.add(rows.start * self.stride + cols.start).cast();
-            AccTile::from_raw(first, self.stride, rows.len(), cols.len())
+            let first = self.ptr.add(rows.start * self.stride + cols.start);
+            TileMut::from_raw(first, self.stride, rows.len(), cols.len())
         }
     }
 }
@@ -390,8 +382,13 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
         let b = RhsPanel::new(&self.packed[at..][..depth * width], width);
         let init = (k0 == 0).then(|| &self.columns.init[cols.start..][..width]);
         let last = k0 + depth == self.plan.depth;
-        // Sums that need nothing more can go to the output itself.
-        let direct = S::SUMS && !self.row_terms && width == cols.len();
+        // Sums that need nothing more, or nothing that depends on the row, can go to the output
+        // without the tile buffer.
+        let whole = !self.row_terms && width == cols.len();
+        let scaling = Scaling {
+            scale: &self.columns.scale[cols.start..],
+            bias: self.columns.bias.map(|b| &b[cols.start..]),
+        };
         let height = K::ROWS[width / K::UNIT - 1];
         let cut = self.plan.block_depth < self.plan.depth;
 
@@ -418,11 +415,20 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
                     LhsTile::new(a, count, stride, depth)
                 }
             };
-            if direct {
+            if whole {
                 // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
-                let mut out = unsafe { self.out.tile(tile, cols.clone()) };
-                self.kernel.accumulate(a, b, init, &mut out);
-                continue;
+                let mut out = unsafe { self.out.tile(tile.clone(), cols.clone()) };
+                if let Some(sums) = S::as_sums(&mut out) {
+                    self.kernel.accumulate(a, b, init, sums);
+                    continue;
+                }
+                if let (Some(init), true) = (init, last)
+                    && self
+                        .kernel
+                        .finish(a, b, init, scaling, &self.store, &mut out)
+                {
+                    continue;
+                }
             }
             let stride = self.plan.acc_stride;
             let at = if cut {

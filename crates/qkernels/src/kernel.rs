@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 
 use crate::Lhs;
+use crate::store::Store;
 
 /// The inner product of the loop nest: a tile of `rows × width` sums over the whole depth.
 ///
@@ -43,6 +44,29 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
         init: Option<&[i32]>,
         out: &mut AccTile<'_>,
     );
+
+    /// `out = epilogue(init + A · B)` with the sums still in registers; `false`, and nothing done,
+    /// where the kernel has no such tile: then the loop nest takes the way through memory.
+    #[inline(always)]
+    fn finish<S: Store>(
+        self,
+        _a: LhsTile<'_, Self::Lhs>,
+        _b: RhsPanel<'_, Self::Rhs>,
+        _init: &[i32],
+        _scaling: Scaling<'_>,
+        _store: &S,
+        _out: &mut TileMut<'_, S::Elem>,
+    ) -> bool {
+        false
+    }
+}
+
+/// What the epilogue multiplies and adds, column by column, from the first one of a tile on.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "read by kernels that finish tiles themselves")]
+pub(crate) struct Scaling<'a> {
+    pub(crate) scale: &'a [f32],
+    pub(crate) bias: Option<&'a [f32]>,
 }
 
 /// The shift that a kernel applies to an A of this type.
@@ -139,27 +163,30 @@ impl<'a, R> RhsPanel<'a, R> {
     }
 }
 
-/// A tile of sums, row-major with a stride, borrowed exclusively.
-pub(crate) struct AccTile<'a> {
-    ptr: *mut i32,
+/// A tile of sums.
+pub(crate) type AccTile<'a> = TileMut<'a, i32>;
+
+/// A tile to write to, row-major with a stride, borrowed exclusively.
+pub(crate) struct TileMut<'a, E> {
+    ptr: *mut E,
     stride: usize,
     rows: usize,
     width: usize,
-    life: core::marker::PhantomData<&'a mut [i32]>,
+    life: core::marker::PhantomData<&'a mut [E]>,
 }
 
-impl<'a> AccTile<'a> {
+impl<'a, E> TileMut<'a, E> {
     /// A tile in a slice.
     ///
     /// # Panics
     ///
     /// When the slice ends before the tile: a bug in the loop nest.
     #[inline(always)]
-    pub(crate) fn new(data: &'a mut [i32], stride: usize, rows: usize, width: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [E], stride: usize, rows: usize, width: usize) -> Self {
         assert!(width <= stride);
-        assert!(LhsTile::<i32>::span(rows, stride, width).is_some_and(|n| n <= data.len()));
+        assert!(LhsTile::<E>::span(rows, stride, width).is_some_and(|n| n <= data.len()));
         let ptr = data.as_mut_ptr();
-        AccTile {
+        TileMut {
             ptr,
             stride,
             rows,
@@ -176,12 +203,12 @@ impl<'a> AccTile<'a> {
     /// `ptr + r · stride`, and nothing else touches them.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(
-        ptr: *mut i32,
+        ptr: *mut E,
         stride: usize,
         rows: usize,
         width: usize,
-    ) -> AccTile<'a> {
-        AccTile {
+    ) -> TileMut<'a, E> {
+        TileMut {
             ptr,
             stride,
             rows,
@@ -192,7 +219,7 @@ impl<'a> AccTile<'a> {
 
     /// Row `r`.
     #[inline(always)]
-    pub(crate) fn row_mut(&mut self, r: usize) -> &mut [i32] {
+    pub(crate) fn row_mut(&mut self, r: usize) -> &mut [E] {
         assert!(r < self.rows);
         // SAFETY: `r < rows`, and a tile's rows are valid for reads and writes of `width` elements
         // and exclusively borrowed (both constructors see to it); `&mut self` keeps two from
@@ -204,7 +231,7 @@ impl<'a> AccTile<'a> {
 /// A tile as pointers, for kernels in intrinsics.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "only the vector tiers use it")]
-pub(crate) struct RawTile<L, R> {
+pub(crate) struct RawTile<L, R, E = i32> {
     /// Rows of A, `a_stride` apart: each valid for reads of `groups · KG` elements.
     pub(crate) a: *const L,
     pub(crate) a_stride: usize,
@@ -212,12 +239,13 @@ pub(crate) struct RawTile<L, R> {
     pub(crate) groups: usize,
     /// Valid for reads of `groups · KG · width` elements.
     pub(crate) b: *const R,
-    /// What the sums start at: rows `init_stride` apart, each valid for reads of `width` elements.
+    /// What the sums start at: rows `init_stride` apart (0: the same for all), each valid for
+    /// reads of `width` elements.
     pub(crate) init: *const i32,
     pub(crate) init_stride: usize,
-    /// Where the sums go: rows `c_stride` apart, each valid for reads and writes of `width`
+    /// Where the results go: rows `c_stride` apart, each valid for reads and writes of `width`
     /// elements, borrowed exclusively.
-    pub(crate) c: *mut i32,
+    pub(crate) c: *mut E,
     pub(crate) c_stride: usize,
 }
 
@@ -234,16 +262,41 @@ pub(crate) fn check_tile<K: Microkernel>(
     init: Option<&[i32]>,
     out: &mut AccTile<'_>,
 ) -> RawTile<K::Lhs, K::Rhs> {
-    let width = b.width;
+    match init {
+        Some(init) => check_finished::<K, i32>(a, b, init, out),
+        None => {
+            let (init, init_stride) = (out.ptr.cast_const(), out.stride);
+            check_shapes::<K, i32>(a, b, out, init, init_stride)
+        }
+    }
+}
+
+/// As [`check_tile`], for a tile of finished elements of any type.
+#[inline(always)]
+pub(crate) fn check_finished<K: Microkernel, E>(
+    a: &LhsTile<'_, K::Lhs>,
+    b: &RhsPanel<'_, K::Rhs>,
+    init: &[i32],
+    out: &mut TileMut<'_, E>,
+) -> RawTile<K::Lhs, K::Rhs, E> {
+    assert!(init.len() >= b.width);
+    check_shapes::<K, E>(a, b, out, init.as_ptr(), 0)
+}
+
+#[inline(always)]
+fn check_shapes<K: Microkernel, E>(
+    a: &LhsTile<'_, K::Lhs>,
+    b: &RhsPanel<'_, K::Rhs>,
+    out: &mut TileMut<'_, E>,
+    init: *const i32,
+    init_stride: usize,
+) -> RawTile<K::Lhs, K::Rhs, E> {
     assert!(
         out.rows >= a.rows
-            && out.width >= width
+            && out.width >= b.width
             && a.depth.is_multiple_of(K::KG)
-            && Some(b.data.len()) == a.depth.checked_mul(width)
-            && init.is_none_or(|i| i.len() >= width)
+            && Some(b.data.len()) == a.depth.checked_mul(b.width)
     );
-    let (c, c_stride) = (out.ptr, out.stride);
-    let (init, init_stride) = init.map_or((c.cast_const(), c_stride), |i| (i.as_ptr(), 0));
     RawTile {
         a: a.data.as_ptr(),
         a_stride: a.stride,
@@ -251,7 +304,7 @@ pub(crate) fn check_tile<K: Microkernel>(
         b: b.data.as_ptr(),
         init,
         init_stride,
-        c,
-        c_stride,
+        c: out.ptr,
+        c_stride: out.stride,
     }
 }

@@ -6,17 +6,38 @@
 use core::ops::Range;
 
 use crate::OutParams;
+use crate::kernel::{AccTile, TileMut};
 use crate::plan::CHUNK;
 use crate::quantize::ROUND;
+
+/// What is done to scaled sums, for kernels that do it in registers.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "read by kernels that finish tiles themselves")]
+pub(crate) enum Steps {
+    /// The sums are stored, unscaled.
+    Sums,
+    /// Clamp, store as f32.
+    Floats { clamp: Option<(f32, f32)> },
+    /// Clamp, round, add the zero point, store the low byte.
+    Bytes { lo: f32, hi: f32, zero_point: i32 },
+}
 
 /// Turns sums into output elements.
 pub(crate) trait Store: Copy + Send + Sync {
     /// Element type of the output.
     type Elem: Copy + Default + Send + 'static;
 
-    /// Whether sums are stored as they are, so that a kernel can write to the output itself, and
-    /// scales are not needed.
+    /// Whether sums are stored as they are, so that scales are not needed.
     const SUMS: bool = false;
+
+    /// The same as data. The kernel that goes by it must give the bits that `chunk` gives.
+    fn steps(&self) -> Steps;
+
+    /// The output as a place for sums, if they are stored as they are.
+    #[inline(always)]
+    fn as_sums<'t, 'a>(_out: &'t mut TileMut<'a, Self::Elem>) -> Option<&'t mut AccTile<'a>> {
+        None
+    }
 
     /// One chunk.
     fn chunk(
@@ -36,6 +57,16 @@ impl Store for Sums {
     type Elem = i32;
 
     const SUMS: bool = true;
+
+    #[inline(always)]
+    fn steps(&self) -> Steps {
+        Steps::Sums
+    }
+
+    #[inline(always)]
+    fn as_sums<'t, 'a>(out: &'t mut TileMut<'a, i32>) -> Option<&'t mut AccTile<'a>> {
+        Some(out)
+    }
 
     #[inline(always)]
     fn chunk(
@@ -72,6 +103,11 @@ pub(crate) struct Floats {
 
 impl Store for Floats {
     type Elem = f32;
+
+    #[inline(always)]
+    fn steps(&self) -> Steps {
+        Steps::Floats { clamp: self.clamp }
+    }
 
     #[inline(always)]
     fn chunk(
@@ -139,6 +175,15 @@ impl<E: Byte> Store for Quantized<E> {
     type Elem = E;
 
     #[inline(always)]
+    fn steps(&self) -> Steps {
+        Steps::Bytes {
+            lo: self.lo,
+            hi: self.hi,
+            zero_point: self.zero_point,
+        }
+    }
+
+    #[inline(always)]
     fn chunk(
         &self,
         acc: &[i32; CHUNK],
@@ -176,20 +221,19 @@ pub(crate) fn store_tile<'o, S, I>(
 {
     for at in (0..cols).step_by(CHUNK) {
         let count = CHUNK.min(cols - at);
-        // Copies, so that no store to the output can seem to change them.
-        let scale: [f32; CHUNK] = *chunk_at(scale, at);
-        let bias: Option<[f32; CHUNK]> = bias.map(|b| *chunk_at(b, at));
+        let scale = chunk_at(scale, at);
+        let bias = bias.map(|b| chunk_at(b, at));
         let mut acc = &acc[at..];
         for out in out(at..at + count) {
             let Some(sums) = acc.first_chunk() else { break };
             // The last row may end before the next would start.
             acc = acc.get(stride..).unwrap_or_default();
             if let Some(out) = out.first_chunk_mut() {
-                store.chunk(sums, &scale, bias.as_ref(), out);
+                store.chunk(sums, scale, bias, out);
                 continue;
             }
             let mut last = [S::Elem::default(); CHUNK];
-            store.chunk(sums, &scale, bias.as_ref(), &mut last);
+            store.chunk(sums, scale, bias, &mut last);
             // Bounded, so that it does not become a call of memcpy for a few bytes.
             for (out, last) in out.iter_mut().zip(last).take(CHUNK - 1) {
                 *out = last;

@@ -15,7 +15,12 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use super::has_features;
 use crate::Lhs;
 use crate::isa::{Task, Tier};
-use crate::kernel::{AccTile, LhsTile, Microkernel, RawTile, RhsPanel, check_tile};
+use crate::kernel::{
+    AccTile, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
+};
+use crate::plan::CHUNK;
+use crate::quantize::ROUND;
+use crate::store::{Steps, Store};
 
 /// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
 #[derive(Clone, Copy)]
@@ -120,11 +125,152 @@ impl Microkernel for Avx512Vnni {
         let tile = tiles[b.width() / Self::UNIT - 1][a.rows() - 1];
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
         // the rows and the width by which the table is indexed.
-        unsafe { tile(raw) }
+        unsafe { tile(raw, Sums) }
+    }
+
+    #[inline(always)]
+    fn finish<S: Store>(
+        self,
+        a: LhsTile<'_, u8>,
+        b: RhsPanel<'_, i8>,
+        init: &[i32],
+        scaling: Scaling<'_>,
+        store: &S,
+        out: &mut TileMut<'_, S::Elem>,
+    ) -> bool {
+        // Full tiles only: others are few, and there are many shapes of them.
+        let tile = match (a.shift(), b.width() / Self::UNIT, a.rows()) {
+            (false, 1, 12) => tile::<false, 12, 1, 1, Scaled<'_, S>>,
+            (false, 2, 12) => tile::<false, 12, 2, 1, Scaled<'_, S>>,
+            (false, 3, 8) => tile::<false, 8, 3, 1, Scaled<'_, S>>,
+            (false, 4, 6) => tile::<false, 6, 4, 1, Scaled<'_, S>>,
+            (true, 1, 12) => tile::<true, 12, 1, 1, Scaled<'_, S>>,
+            (true, 2, 12) => tile::<true, 12, 2, 1, Scaled<'_, S>>,
+            (true, 3, 8) => tile::<true, 8, 3, 1, Scaled<'_, S>>,
+            (true, 4, 6) => tile::<true, 6, 4, 1, Scaled<'_, S>>,
+            _ => return false,
+        };
+        let raw = check_finished::<Self, S::Elem>(&a, &b, init, out);
+        let scale = scaling.scale[..b.width()].as_chunks().0;
+        let bias = scaling.bias.map(|b_f32| b_f32[..b.width()].as_chunks().0);
+        // SAFETY: `self` proves the instructions, `check_finished` keeps the promises of `raw`
+        // for the rows and the width that the tile was chosen by, and scales and bias were just
+        // cut to that width.
+        unsafe { tile(raw, Scaled { store, scale, bias }) }
+        true
     }
 }
 
-type Tile = unsafe fn(RawTile<u8, i8>);
+/// What becomes of a row of finished sums.
+trait Finish: Copy {
+    type Elem;
+
+    /// Stores `V` vectors of sums.
+    ///
+    /// # Safety
+    ///
+    /// The instructions of the tier run, `out` is valid for reads and writes of `16 · V` elements
+    /// and borrowed exclusively, and what the value holds of columns covers them.
+    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut Self::Elem);
+}
+
+/// Stores the sums.
+#[derive(Clone, Copy)]
+struct Sums;
+
+impl Finish for Sums {
+    type Elem = i32;
+
+    #[inline(always)]
+    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut i32) {
+        for (v, sum) in sums.into_iter().enumerate() {
+            // SAFETY: vector `v < V` of what the caller promised.
+            unsafe { _mm512_storeu_si512(out.add(16 * v).cast(), sum) };
+        }
+    }
+}
+
+/// Runs the epilogue on the sums in registers.
+///
+/// Written in intrinsics: [`Store::chunk`] on arrays that are never in memory falls apart into
+/// scalar shuffles.
+struct Scaled<'a, S> {
+    store: &'a S,
+    scale: &'a [[f32; CHUNK]],
+    bias: Option<&'a [[f32; CHUNK]]>,
+}
+
+impl<S> Clone for Scaled<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Scaled<'_, S> {}
+
+impl<S: Store> Finish for Scaled<'_, S> {
+    type Elem = S::Elem;
+
+    #[inline(always)]
+    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut S::Elem) {
+        for (v, sum) in sums.into_iter().enumerate() {
+            // SAFETY: vector `v < V` of what the caller promised: a chunk of scales and biases,
+            // and 16 elements of output, of the type that the steps store.
+            unsafe {
+                let out = out.add(CHUNK * v);
+                let bias = self.bias.map(|b| b.get_unchecked(v));
+                chunk(
+                    self.store.steps(),
+                    sum,
+                    self.scale.get_unchecked(v),
+                    bias,
+                    out.cast(),
+                );
+            }
+        }
+    }
+}
+
+/// The epilogue of 16 sums: the bits of [`Store::chunk`].
+///
+/// # Safety
+///
+/// `out` is valid for writes of 16 elements of the type that the steps store.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn chunk(
+    steps: Steps,
+    sums: __m512i,
+    scale: &[f32; CHUNK],
+    bias: Option<&[f32; CHUNK]>,
+    out: *mut u8,
+) {
+    // `vmaxps` and `vminps` give the second operand where one is NaN.
+    let clamp = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
+    // SAFETY: the arrays hold 16 floats; `out` as promised by the caller.
+    unsafe {
+        let mut v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scale.as_ptr()));
+        if let Some(bias) = bias {
+            v = _mm512_add_ps(v, _mm512_loadu_ps(bias.as_ptr()));
+        }
+        match steps {
+            Steps::Sums => _mm512_storeu_si512(out.cast(), sums),
+            Steps::Floats { clamp: limits } => {
+                if let Some((lo, hi)) = limits {
+                    v = clamp(v, lo, hi);
+                }
+                _mm512_storeu_ps(out.cast(), v);
+            }
+            Steps::Bytes { lo, hi, zero_point } => {
+                let v = _mm512_add_ps(clamp(v, lo, hi), _mm512_set1_ps(ROUND));
+                let q = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(zero_point));
+                _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(q));
+            }
+        }
+    }
+}
+
+type Tile = unsafe fn(RawTile<u8, i8>, Sums);
 
 /// Tiles by units of width, then by rows. The last number of a tile is how many chains of sums it
 /// has in K: one of fewer than four sums alone would wait for the latency of the instruction.
@@ -132,50 +278,50 @@ macro_rules! tiles {
     ($shift:literal) => {
         [
             &[
-                tile::<$shift, 1, 1, 4>,
-                tile::<$shift, 2, 1, 2>,
-                tile::<$shift, 3, 1, 2>,
-                tile::<$shift, 4, 1, 1>,
-                tile::<$shift, 5, 1, 1>,
-                tile::<$shift, 6, 1, 1>,
-                tile::<$shift, 7, 1, 1>,
-                tile::<$shift, 8, 1, 1>,
-                tile::<$shift, 9, 1, 1>,
-                tile::<$shift, 10, 1, 1>,
-                tile::<$shift, 11, 1, 1>,
-                tile::<$shift, 12, 1, 1>,
+                tile::<$shift, 1, 1, 4, Sums>,
+                tile::<$shift, 2, 1, 2, Sums>,
+                tile::<$shift, 3, 1, 2, Sums>,
+                tile::<$shift, 4, 1, 1, Sums>,
+                tile::<$shift, 5, 1, 1, Sums>,
+                tile::<$shift, 6, 1, 1, Sums>,
+                tile::<$shift, 7, 1, 1, Sums>,
+                tile::<$shift, 8, 1, 1, Sums>,
+                tile::<$shift, 9, 1, 1, Sums>,
+                tile::<$shift, 10, 1, 1, Sums>,
+                tile::<$shift, 11, 1, 1, Sums>,
+                tile::<$shift, 12, 1, 1, Sums>,
             ],
             &[
-                tile::<$shift, 1, 2, 2>,
-                tile::<$shift, 2, 2, 1>,
-                tile::<$shift, 3, 2, 1>,
-                tile::<$shift, 4, 2, 1>,
-                tile::<$shift, 5, 2, 1>,
-                tile::<$shift, 6, 2, 1>,
-                tile::<$shift, 7, 2, 1>,
-                tile::<$shift, 8, 2, 1>,
-                tile::<$shift, 9, 2, 1>,
-                tile::<$shift, 10, 2, 1>,
-                tile::<$shift, 11, 2, 1>,
-                tile::<$shift, 12, 2, 1>,
+                tile::<$shift, 1, 2, 2, Sums>,
+                tile::<$shift, 2, 2, 1, Sums>,
+                tile::<$shift, 3, 2, 1, Sums>,
+                tile::<$shift, 4, 2, 1, Sums>,
+                tile::<$shift, 5, 2, 1, Sums>,
+                tile::<$shift, 6, 2, 1, Sums>,
+                tile::<$shift, 7, 2, 1, Sums>,
+                tile::<$shift, 8, 2, 1, Sums>,
+                tile::<$shift, 9, 2, 1, Sums>,
+                tile::<$shift, 10, 2, 1, Sums>,
+                tile::<$shift, 11, 2, 1, Sums>,
+                tile::<$shift, 12, 2, 1, Sums>,
             ],
             &[
-                tile::<$shift, 1, 3, 2>,
-                tile::<$shift, 2, 3, 1>,
-                tile::<$shift, 3, 3, 1>,
-                tile::<$shift, 4, 3, 1>,
-                tile::<$shift, 5, 3, 1>,
-                tile::<$shift, 6, 3, 1>,
-                tile::<$shift, 7, 3, 1>,
-                tile::<$shift, 8, 3, 1>,
+                tile::<$shift, 1, 3, 2, Sums>,
+                tile::<$shift, 2, 3, 1, Sums>,
+                tile::<$shift, 3, 3, 1, Sums>,
+                tile::<$shift, 4, 3, 1, Sums>,
+                tile::<$shift, 5, 3, 1, Sums>,
+                tile::<$shift, 6, 3, 1, Sums>,
+                tile::<$shift, 7, 3, 1, Sums>,
+                tile::<$shift, 8, 3, 1, Sums>,
             ],
             &[
-                tile::<$shift, 1, 4, 1>,
-                tile::<$shift, 2, 4, 1>,
-                tile::<$shift, 3, 4, 1>,
-                tile::<$shift, 4, 4, 1>,
-                tile::<$shift, 5, 4, 1>,
-                tile::<$shift, 6, 4, 1>,
+                tile::<$shift, 1, 4, 1, Sums>,
+                tile::<$shift, 2, 4, 1, Sums>,
+                tile::<$shift, 3, 4, 1, Sums>,
+                tile::<$shift, 4, 4, 1, Sums>,
+                tile::<$shift, 5, 4, 1, Sums>,
+                tile::<$shift, 6, 4, 1, Sums>,
             ],
         ]
     };
@@ -196,13 +342,18 @@ static SHIFTING: [&[Tile]; 4] = tiles!(true);
 ///
 /// # Safety
 ///
-/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `16 · V` columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize>(t: RawTile<u8, i8>) {
+/// The instructions run, the promises of [`RawTile`] hold for `R` rows and `16 · V` columns, and
+/// `finish` covers these columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F: Finish>(
+    t: RawTile<u8, i8, F::Elem>,
+    finish: F,
+) {
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
     // `v < V`, and `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads and stores are
     // the unaligned ones.
     unsafe {
+        const { assert!(R <= 12, "the rows are unrolled by hand") };
         let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
         if t.init_stride == 0 {
             let init = vectors::<V>(t.init.cast());
@@ -231,20 +382,27 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize>(t:
         } else {
             [_mm512_setzero_si512(); V]
         };
-        for r in 0..R {
-            let mut sums = acc[0][r];
-            if t.groups > 0 {
-                row::<X, V>(&mut sums, a.add(r * t.a_stride), &last);
-            }
-            for (v, &sum) in sums.iter().enumerate() {
-                let sum = acc[1..]
-                    .iter()
-                    .fold(sum, |s, acc| _mm512_add_epi32(s, acc[r][v]));
-                _mm512_storeu_si512(t.c.add(r * t.c_stride + 16 * v).cast(), sum);
-            }
-            // Keeps the compiler from collecting the stores at the end.
-            compiler_fence(Ordering::SeqCst);
+        // Unrolled by hand: in a loop too long for the compiler to unroll, the sums would have to
+        // be in memory.
+        macro_rules! rows {
+            ($($r:literal)*) => {$(
+                if $r < R {
+                    let mut sums = acc[0][$r];
+                    if t.groups > 0 {
+                        row::<X, V>(&mut sums, a.add($r * t.a_stride), &last);
+                    }
+                    for acc in &acc[1..] {
+                        for (sum, more) in sums.iter_mut().zip(acc[$r]) {
+                            *sum = _mm512_add_epi32(*sum, more);
+                        }
+                    }
+                    finish.row(sums, t.c.add($r * t.c_stride));
+                    // Keeps the compiler from collecting the stores at the end.
+                    compiler_fence(Ordering::SeqCst);
+                }
+            )*};
         }
+        rows!(0 1 2 3 4 5 6 7 8 9 10 11);
     }
 }
 
