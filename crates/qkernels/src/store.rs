@@ -30,7 +30,8 @@ pub(crate) trait Store: Copy + Send + Sync {
     /// Whether sums are stored as they are, so that scales are not needed.
     const SUMS: bool = false;
 
-    /// The same as data. The kernel that goes by it must give the bits that `chunk` gives.
+    /// The same as data. A kernel that goes by it must give the bits that `chunk` gives.
+    #[allow(dead_code, reason = "read by kernels that finish tiles themselves")]
     fn steps(&self) -> Steps;
 
     /// The output as a place for sums, if they are stored as they are.

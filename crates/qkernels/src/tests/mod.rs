@@ -4,3 +4,4 @@ mod data;
 mod elementwise;
 mod fakes;
 mod gemm;
+mod gemm_limits;

@@ -1,0 +1,390 @@
+//! The tile of sums of AVX-512-VNNI.
+//!
+//! Tiles of 6 × 64 with whole depths; 12 × 32 was 1 to 2 % slower from 256³ to 128×768×3072 (Zen 4,
+//! one thread). Software prefetch of B gained nothing for tall tiles and lost 4 to 20 % at one row
+//! with B in L2 or L3.
+
+use core::arch::x86_64::*;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use super::Avx512Vnni;
+use crate::Lhs;
+use crate::kernel::{
+    AccTile, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
+};
+use crate::plan::CHUNK;
+use crate::quantize::ROUND;
+use crate::store::{Steps, Store};
+
+impl Microkernel for Avx512Vnni {
+    const ID: &'static str = "avx512_vnni/i8/4x16";
+    const KG: usize = 4;
+    const UNIT: usize = 16;
+    const NR: usize = 64;
+    const ROWS: &'static [usize] = &[12, 12, 8, 6];
+    const SIGNED_LHS_SHIFT: i32 = 128;
+    const SHIFTS: bool = true;
+    type Lhs = u8;
+    type Rhs = i8;
+
+    #[inline(always)]
+    fn lhs<A: Lhs>(a: A) -> u8 {
+        // Exact: −128 + 128 to 127 + 128, or 0 to 255.
+        (a.to_i32() + crate::kernel::lhs_shift::<Self, A>()) as u8
+    }
+
+    #[inline(always)]
+    fn rhs(b: i8) -> i8 {
+        b
+    }
+
+    #[inline]
+    fn accumulate(
+        self,
+        a: LhsTile<'_, u8>,
+        b: RhsPanel<'_, i8>,
+        init: Option<&[i32]>,
+        out: &mut AccTile<'_>,
+    ) {
+        let raw = check_tile::<Self>(&a, &b, init, out);
+        let tiles = if a.shift() { &SHIFTING } else { &PLAIN };
+        let tile = tiles[b.width() / Self::UNIT - 1][a.rows() - 1];
+        // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
+        // the rows and the width by which the table is indexed.
+        unsafe { tile(raw, Sums) }
+    }
+
+    #[inline(always)]
+    fn finish<S: Store>(
+        self,
+        a: LhsTile<'_, u8>,
+        b: RhsPanel<'_, i8>,
+        init: &[i32],
+        scaling: Scaling<'_>,
+        store: &S,
+        out: &mut TileMut<'_, S::Elem>,
+    ) -> bool {
+        // Full tiles only: others are few, and there are many shapes of them.
+        let tile = match (a.shift(), b.width() / Self::UNIT, a.rows()) {
+            (false, 1, 12) => tile::<false, 12, 1, 1, Scaled<'_, S>>,
+            (false, 2, 12) => tile::<false, 12, 2, 1, Scaled<'_, S>>,
+            (false, 3, 8) => tile::<false, 8, 3, 1, Scaled<'_, S>>,
+            (false, 4, 6) => tile::<false, 6, 4, 1, Scaled<'_, S>>,
+            (true, 1, 12) => tile::<true, 12, 1, 1, Scaled<'_, S>>,
+            (true, 2, 12) => tile::<true, 12, 2, 1, Scaled<'_, S>>,
+            (true, 3, 8) => tile::<true, 8, 3, 1, Scaled<'_, S>>,
+            (true, 4, 6) => tile::<true, 6, 4, 1, Scaled<'_, S>>,
+            _ => return false,
+        };
+        let raw = check_finished::<Self, S::Elem>(&a, &b, init, out);
+        let scale = scaling.scale[..b.width()].as_chunks().0;
+        let bias = scaling.bias.map(|b_f32| b_f32[..b.width()].as_chunks().0);
+        // SAFETY: `self` proves the instructions, `check_finished` keeps the promises of `raw`
+        // for the rows and the width that the tile was chosen by, and scales and bias were just
+        // cut to that width.
+        unsafe { tile(raw, Scaled { store, scale, bias }) }
+        true
+    }
+}
+
+/// What becomes of a row of finished sums.
+trait Finish: Copy {
+    type Elem;
+
+    /// Stores `V` vectors of sums.
+    ///
+    /// # Safety
+    ///
+    /// The instructions of the tier run, `out` is valid for reads and writes of `16 · V` elements
+    /// and borrowed exclusively, and what the value holds of columns covers them.
+    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut Self::Elem);
+}
+
+/// Stores the sums.
+#[derive(Clone, Copy)]
+struct Sums;
+
+impl Finish for Sums {
+    type Elem = i32;
+
+    #[inline(always)]
+    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut i32) {
+        for (v, sum) in sums.into_iter().enumerate() {
+            // SAFETY: vector `v < V` of what the caller promised.
+            unsafe { _mm512_storeu_si512(out.add(16 * v).cast(), sum) };
+        }
+    }
+}
+
+/// Runs the epilogue on the sums in registers.
+///
+/// Written in intrinsics: [`Store::chunk`] on arrays that are never in memory falls apart into
+/// scalar shuffles.
+struct Scaled<'a, S> {
+    store: &'a S,
+    scale: &'a [[f32; CHUNK]],
+    bias: Option<&'a [[f32; CHUNK]]>,
+}
+
+impl<S> Clone for Scaled<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Scaled<'_, S> {}
+
+impl<S: Store> Finish for Scaled<'_, S> {
+    type Elem = S::Elem;
+
+    #[inline(always)]
+    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut S::Elem) {
+        for (v, sum) in sums.into_iter().enumerate() {
+            // SAFETY: vector `v < V` of what the caller promised: a chunk of scales and biases,
+            // and 16 elements of output, of the type that the steps store.
+            unsafe {
+                let out = out.add(CHUNK * v);
+                let bias = self.bias.map(|b| b.get_unchecked(v));
+                chunk(
+                    self.store.steps(),
+                    sum,
+                    self.scale.get_unchecked(v),
+                    bias,
+                    out.cast(),
+                );
+            }
+        }
+    }
+}
+
+/// The epilogue of 16 sums: the bits of [`Store::chunk`].
+///
+/// # Safety
+///
+/// `out` is valid for writes of 16 elements of the type that the steps store.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn chunk(
+    steps: Steps,
+    sums: __m512i,
+    scale: &[f32; CHUNK],
+    bias: Option<&[f32; CHUNK]>,
+    out: *mut u8,
+) {
+    // `vmaxps` and `vminps` give the second operand where one is NaN.
+    let clamp = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
+    // SAFETY: the arrays hold 16 floats; `out` as promised by the caller.
+    unsafe {
+        let mut v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scale.as_ptr()));
+        if let Some(bias) = bias {
+            v = _mm512_add_ps(v, _mm512_loadu_ps(bias.as_ptr()));
+        }
+        match steps {
+            Steps::Sums => _mm512_storeu_si512(out.cast(), sums),
+            Steps::Floats { clamp: limits } => {
+                if let Some((lo, hi)) = limits {
+                    v = clamp(v, lo, hi);
+                }
+                _mm512_storeu_ps(out.cast(), v);
+            }
+            Steps::Bytes { lo, hi, zero_point } => {
+                let v = _mm512_add_ps(clamp(v, lo, hi), _mm512_set1_ps(ROUND));
+                let q = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(zero_point));
+                _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(q));
+            }
+        }
+    }
+}
+
+type Tile = unsafe fn(RawTile<u8, i8>, Sums);
+
+/// Tiles by units of width, then by rows. The last number of a tile is how many chains of sums it
+/// has in K: one of fewer than four sums alone would wait for the latency of the instruction.
+macro_rules! tiles {
+    ($shift:literal) => {
+        [
+            &[
+                tile::<$shift, 1, 1, 4, Sums>,
+                tile::<$shift, 2, 1, 2, Sums>,
+                tile::<$shift, 3, 1, 2, Sums>,
+                tile::<$shift, 4, 1, 1, Sums>,
+                tile::<$shift, 5, 1, 1, Sums>,
+                tile::<$shift, 6, 1, 1, Sums>,
+                tile::<$shift, 7, 1, 1, Sums>,
+                tile::<$shift, 8, 1, 1, Sums>,
+                tile::<$shift, 9, 1, 1, Sums>,
+                tile::<$shift, 10, 1, 1, Sums>,
+                tile::<$shift, 11, 1, 1, Sums>,
+                tile::<$shift, 12, 1, 1, Sums>,
+            ],
+            &[
+                tile::<$shift, 1, 2, 2, Sums>,
+                tile::<$shift, 2, 2, 1, Sums>,
+                tile::<$shift, 3, 2, 1, Sums>,
+                tile::<$shift, 4, 2, 1, Sums>,
+                tile::<$shift, 5, 2, 1, Sums>,
+                tile::<$shift, 6, 2, 1, Sums>,
+                tile::<$shift, 7, 2, 1, Sums>,
+                tile::<$shift, 8, 2, 1, Sums>,
+                tile::<$shift, 9, 2, 1, Sums>,
+                tile::<$shift, 10, 2, 1, Sums>,
+                tile::<$shift, 11, 2, 1, Sums>,
+                tile::<$shift, 12, 2, 1, Sums>,
+            ],
+            &[
+                tile::<$shift, 1, 3, 2, Sums>,
+                tile::<$shift, 2, 3, 1, Sums>,
+                tile::<$shift, 3, 3, 1, Sums>,
+                tile::<$shift, 4, 3, 1, Sums>,
+                tile::<$shift, 5, 3, 1, Sums>,
+                tile::<$shift, 6, 3, 1, Sums>,
+                tile::<$shift, 7, 3, 1, Sums>,
+                tile::<$shift, 8, 3, 1, Sums>,
+            ],
+            &[
+                tile::<$shift, 1, 4, 1, Sums>,
+                tile::<$shift, 2, 4, 1, Sums>,
+                tile::<$shift, 3, 4, 1, Sums>,
+                tile::<$shift, 4, 4, 1, Sums>,
+                tile::<$shift, 5, 4, 1, Sums>,
+                tile::<$shift, 6, 4, 1, Sums>,
+            ],
+        ]
+    };
+}
+
+/// For A as the instruction reads it.
+static PLAIN: [&[Tile]; 4] = tiles!(false);
+/// For a signed A, flipped to unsigned when it is read: `vpxord` with a broadcast operand takes
+/// the place of the broadcast. At 6 × 64 it is free; at 12 × 32 it costs 8 % (a copy of A costs
+/// about 2 / N of the time, so only narrow products use it).
+static SHIFTING: [&[Tile]; 4] = tiles!(true);
+
+/// A tile of `R` rows by `V` vectors of 16 columns, in `S` chains; `X`: A is shifted when read.
+///
+/// Measured on Zen 4 at 64 steps in K (16 groups), tile 6 × 64, against the 384 cycles that the
+/// multiplications alone take: sums that start from a vector a column and leave row by row between
+/// the last group's multiplications 415; stored at the end 426; started from 24 loads 467.
+///
+/// # Safety
+///
+/// The instructions run, the promises of [`RawTile`] hold for `R` rows and `16 · V` columns, and
+/// `finish` covers these columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F: Finish>(
+    t: RawTile<u8, i8, F::Elem>,
+    finish: F,
+) {
+    // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
+    // `v < V`, and `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads and stores are
+    // the unaligned ones.
+    unsafe {
+        const { assert!(R <= 12, "the rows are unrolled by hand") };
+        let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
+        if t.init_stride == 0 {
+            let init = vectors::<V>(t.init.cast());
+            acc[0] = [init; R];
+        } else {
+            for (r, acc) in acc[0].iter_mut().enumerate() {
+                *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());
+            }
+        }
+        let (mut a, mut b) = (t.a, t.b);
+        let before = t.groups.saturating_sub(1);
+        for _ in 0..before / S {
+            for acc in &mut acc {
+                step::<X, R, V>(acc, a, t.a_stride, b);
+                a = a.add(4);
+                b = b.add(64 * V);
+            }
+        }
+        for _ in 0..before % S {
+            step::<X, R, V>(&mut acc[0], a, t.a_stride, b);
+            a = a.add(4);
+            b = b.add(64 * V);
+        }
+        let last = if t.groups > 0 {
+            vectors::<V>(b)
+        } else {
+            [_mm512_setzero_si512(); V]
+        };
+        // Unrolled by hand: in a loop too long for the compiler to unroll, the sums would have to
+        // be in memory.
+        macro_rules! rows {
+            ($($r:literal)*) => {$(
+                if $r < R {
+                    let mut sums = acc[0][$r];
+                    if t.groups > 0 {
+                        row::<X, V>(&mut sums, a.add($r * t.a_stride), &last);
+                    }
+                    for acc in &acc[1..] {
+                        for (sum, more) in sums.iter_mut().zip(acc[$r]) {
+                            *sum = _mm512_add_epi32(*sum, more);
+                        }
+                    }
+                    finish.row(sums, t.c.add($r * t.c_stride));
+                    // Keeps the compiler from collecting the stores at the end.
+                    compiler_fence(Ordering::SeqCst);
+                }
+            )*};
+        }
+        rows!(0 1 2 3 4 5 6 7 8 9 10 11);
+    }
+}
+
+/// `V` vectors that follow each other.
+///
+/// # Safety
+///
+/// Valid for reads of `64 · V` bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn vectors<const V: usize>(p: *const i8) -> [__m512i; V] {
+    // SAFETY: as promised by the caller.
+    core::array::from_fn(|v| unsafe { _mm512_loadu_si512(p.add(64 * v).cast()) })
+}
+
+/// One group of one row: four bytes of A times `V` vectors of B.
+///
+/// # Safety
+///
+/// `a` is valid for reads of 4 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn row<const X: bool, const V: usize>(
+    acc: &mut [__m512i; V],
+    a: *const u8,
+    b: &[__m512i; V],
+) {
+    // SAFETY: as promised by the caller.
+    let mut a = _mm512_set1_epi32(unsafe { a.cast::<i32>().read_unaligned() });
+    if X {
+        // a + 128 = a ^ 128, byte by byte.
+        a = _mm512_xor_si512(a, _mm512_set1_epi8(i8::MIN));
+    }
+    for (acc, b) in acc.iter_mut().zip(b) {
+        *acc = _mm512_dpbusd_epi32(*acc, a, *b);
+    }
+}
+
+/// One group of a whole tile.
+///
+/// # Safety
+///
+/// As [`tile`], for one group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn step<const X: bool, const R: usize, const V: usize>(
+    acc: &mut [[__m512i; V]; R],
+    a: *const u8,
+    a_stride: usize,
+    b: *const i8,
+) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let b = vectors::<V>(b);
+        for (r, acc) in acc.iter_mut().enumerate() {
+            row::<X, V>(acc, a.add(r * a_stride), &b);
+        }
+    }
+}
