@@ -411,3 +411,42 @@ fn block_edges_equal_scalar_code() {
         }
     }
 }
+
+/// Enough work for ten shares, cut across rows, panels and both; a single tall column and a
+/// single wide row too.
+#[cfg(feature = "rayon")]
+#[test]
+fn shares_on_pools_of_any_size_equal_scalar_code() {
+    for threads in [1, 2, 3, 4, 6, 7] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        for (m, n, k) in [
+            (97, 500, 450),
+            (1, 20_000, 300),
+            (20_000, 1, 300),
+            (260, 65, 1300),
+        ] {
+            let output = (threads + m) % 4;
+            let case = Case {
+                m,
+                n,
+                k,
+                gap: 3,
+                offset: 1,
+                layout: Layout::RowMajor,
+                za: 2,
+                zb: (output % 3) as u8,
+                scale: 2,
+                bias: true,
+                bias_f32: false,
+                clamp: true,
+                output: output as u8,
+                threads: Threads::Rayon,
+                seed: threads as u64,
+            };
+            pool.install(|| check::<u8>(&Isa::detect(), case, |b| b));
+        }
+    }
+}
