@@ -68,6 +68,7 @@ impl DType {
 
     /// The table. ONNX codes: `TensorProto.DataType` of onnx.proto3; safetensors names: its
     /// format description (which has no 4-bit integers).
+    #[inline]
     const fn facts(self) -> Facts {
         const fn int(
             name: &'static str,
@@ -121,12 +122,14 @@ impl DType {
 
     /// Width of one element in bits.
     #[must_use]
+    #[inline]
     pub const fn bits(self) -> u32 {
         self.facts().bits
     }
 
     /// Bytes that `n` elements take when they are packed without gaps (two 4-bit values a byte).
     #[must_use]
+    #[inline]
     pub const fn bytes_for(self, n: usize) -> usize {
         let bits = self.bits() as usize;
         // Exact without overflow: whole bytes of the element count first.
@@ -135,18 +138,21 @@ impl DType {
 
     /// Lowest and highest value, or `None` for floating-point types.
     #[must_use]
+    #[inline]
     pub const fn int_range(self) -> Option<(i32, i32)> {
         self.facts().range
     }
 
     /// Whether this is a floating-point type.
     #[must_use]
+    #[inline]
     pub const fn is_float(self) -> bool {
         self.facts().range.is_none()
     }
 
     /// Whether negative values exist.
     #[must_use]
+    #[inline]
     pub const fn is_signed(self) -> bool {
         match self.facts().range {
             Some((min, _)) => min < 0,
@@ -158,42 +164,49 @@ impl DType {
     ///
     /// f16 accumulates in f32 or f16, bf16 in f32, integers in i32.
     #[must_use]
+    #[inline]
     pub const fn accumulators(self) -> &'static [DType] {
         self.facts().accumulators
     }
 
     /// The short name used by this project, as in Rust: `i8`, `bf16`.
     #[must_use]
+    #[inline]
     pub const fn name(self) -> &'static str {
         self.facts().name
     }
 
     /// The name in ONNX (`TensorProto.DataType`): `INT8`, `BFLOAT16`.
     #[must_use]
+    #[inline]
     pub const fn onnx_name(self) -> &'static str {
         self.facts().onnx_name
     }
 
     /// The number in ONNX (`TensorProto.DataType`).
     #[must_use]
+    #[inline]
     pub const fn onnx_code(self) -> i32 {
         self.facts().onnx_code
     }
 
     /// The type of an ONNX number, if it is one of ours.
     #[must_use]
+    #[inline]
     pub fn from_onnx_code(code: i32) -> Option<DType> {
         DType::ALL.into_iter().find(|d| d.onnx_code() == code)
     }
 
     /// The name in safetensors headers, or `None` where that format has no such type.
     #[must_use]
+    #[inline]
     pub const fn safetensors_name(self) -> Option<&'static str> {
         self.facts().safetensors
     }
 
     /// The type of a safetensors name, if it is one of ours.
     #[must_use]
+    #[inline]
     pub fn from_safetensors_name(name: &str) -> Option<DType> {
         DType::ALL
             .into_iter()

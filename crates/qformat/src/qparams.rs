@@ -62,6 +62,7 @@ impl QParams {
     /// [`FormatError::Scale`] unless the scale is positive and finite, [`FormatError::ZeroPoint`]
     /// unless the zero point is in the range of type and scheme (for [`Scheme::Symmetric`]: its
     /// middle), [`FormatError::NotAnInteger`] for floating-point types.
+    #[inline]
     pub fn new(
         scale: f32,
         zero_point: i32,
@@ -110,6 +111,7 @@ impl QParams {
     ///
     /// [`FormatError::Range`] when an end is not finite or `min > max`,
     /// [`FormatError::NotAnInteger`] for floating-point types.
+    #[inline]
     pub fn from_range(
         min: f32,
         max: f32,
@@ -224,6 +226,7 @@ impl QParams {
 
     /// The lowest and the highest real number that is representable: outside, values clip.
     #[must_use]
+    #[inline]
     pub fn clip_bounds(&self) -> (f32, f32) {
         (
             self.dequantize(self.range.min()),
@@ -234,6 +237,7 @@ impl QParams {
     /// What quantization adds to a finite `x`: `fake_quantize(x) − x`, in f64. Inside the clip
     /// bounds its magnitude is at most `S / 2` (plus the rounding of the f32 division).
     #[must_use]
+    #[inline]
     pub fn error(&self, x: f32) -> f64 {
         f64::from(self.fake_quantize(x)) - f64::from(x)
     }

@@ -56,6 +56,7 @@ impl QRange {
     /// # Errors
     ///
     /// [`FormatError::NotAnInteger`] for floating-point types.
+    #[inline]
     pub const fn new(dtype: DType, scheme: Scheme) -> Result<QRange, FormatError> {
         match (dtype.int_range(), scheme) {
             (Some((min, max)), Scheme::Affine) => Ok(QRange { min, max }),
@@ -66,30 +67,35 @@ impl QRange {
 
     /// Lowest value.
     #[must_use]
+    #[inline]
     pub const fn min(self) -> i32 {
         self.min
     }
 
     /// Highest value.
     #[must_use]
+    #[inline]
     pub const fn max(self) -> i32 {
         self.max
     }
 
     /// Number of steps between the lowest and the highest value: `max − min`.
     #[must_use]
+    #[inline]
     pub const fn steps(self) -> u32 {
         self.max.abs_diff(self.min)
     }
 
     /// Whether `q` is one of the values.
     #[must_use]
+    #[inline]
     pub const fn contains(self, q: i32) -> bool {
         self.min <= q && q <= self.max
     }
 
     /// The zero point of the symmetric scheme: the middle of the restricted range.
     #[must_use]
+    #[inline]
     pub const fn middle(self) -> i32 {
         // i64: min + max of i32 could overflow.
         (self.min as i64 + self.max as i64).div_euclid(2) as i32
