@@ -6,6 +6,7 @@
 //! | [`Model`] | a file: load, save, operator sets, metadata |
 //! | [`Graph`], [`Node`], [`Attribute`] | the typed graph, made to be rewritten |
 //! | [`infer_shapes`] | the type of every value, with symbolic dimensions |
+//! | [`fold_constants`] | computing what only constants go into, for good |
 //! | [`Session`] | running a model; [`operators`] is what it can run |
 //! | [`Tensor`], [`ElementType`] | data |
 //! | [`Dim`], [`TensorType`], [`ValueInfo`] | what is known of values before they are computed |
@@ -49,7 +50,7 @@ pub use graph::{Graph, Initializer, Links, Names};
 pub use model::{Model, OpsetImport};
 pub use node::{Attribute, NamedAttribute, Node, OpaqueAttribute};
 pub use ops::registry::operators;
-pub use session::{Session, SessionOptions};
+pub use session::{Session, SessionOptions, fold_constants};
 pub use shape::infer_shapes;
 pub use tensor::{ElementType, Tensor, TensorData, TensorElement};
 pub use value::{Dim, OpaqueType, TensorType, ValueInfo, ValueType};

@@ -147,6 +147,42 @@ impl Model {
         Ok(())
     }
 
+    /// Removes the inputs that name an initializer, and returns how many went.
+    ///
+    /// Files of format version 3 list every initializer as an input; in later ones, such an input
+    /// is a default that a run may override. Nothing here overrides them
+    /// ([`Session`](crate::Session) runs with the initializers), so this changes no result; it lets
+    /// [`Graph::remove_dead`] remove initializers that nobody reads, and
+    /// [`fold_constants`](crate::fold_constants) compute with them. The version of the file format
+    /// is raised to 4, where initializers that are not inputs are new.
+    ///
+    /// ```
+    /// use qmodel::{ElementType, Graph, Model, Tensor, ValueInfo};
+    ///
+    /// let mut g = Graph::new("demo");
+    /// for name in ["x", "w"] {
+    ///     g.inputs.push(ValueInfo::tensor(name, ElementType::F32, vec![1.into()]));
+    /// }
+    /// g.set_initializer("w", Tensor::vector(vec![1f32]));
+    /// let mut model = Model::new(g, 17);
+    /// assert_eq!(model.drop_default_inputs(), 1);
+    /// assert_eq!(model.graph.inputs[0].name, "x");
+    /// ```
+    pub fn drop_default_inputs(&mut self) -> usize {
+        let Graph {
+            inputs,
+            initializers,
+            ..
+        } = &mut self.graph;
+        let before = inputs.len();
+        inputs.retain(|i| !initializers.contains_key(&i.name));
+        let count = before - inputs.len();
+        if count > 0 {
+            self.ir_version = self.ir_version.max(4);
+        }
+        count
+    }
+
     /// The imported version of a domain's operators; the standard domain is `""` or `"ai.onnx"`.
     #[must_use]
     pub fn opset(&self, domain: &str) -> Option<i64> {

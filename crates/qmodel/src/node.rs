@@ -228,6 +228,23 @@ impl Node {
         }
     }
 
+    /// The shortest way to call this node: its name, or its first output where it has none, or the
+    /// operator where it has neither.
+    ///
+    /// ```
+    /// use qmodel::Node;
+    /// assert_eq!(Node::new("fc", "MatMul", ["x", "w"], ["y"]).display_name(), "fc");
+    /// assert_eq!(Node::new("", "MatMul", ["x", "w"], ["y"]).display_name(), "y");
+    /// ```
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        [&self.name]
+            .into_iter()
+            .chain(&self.outputs)
+            .find(|name| !name.is_empty())
+            .unwrap_or(&self.op_type)
+    }
+
     /// Calls `f` on every value that the node reads, also from inside subgraphs (where names that
     /// the subgraph itself defines are called too).
     pub(crate) fn for_each_use(&self, f: &mut dyn FnMut(&str)) {

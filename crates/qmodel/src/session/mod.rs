@@ -1,6 +1,7 @@
 //! Running models.
 
 mod execute;
+mod fold;
 mod fuse;
 mod fused;
 mod plan;
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use qkernels::{Isa, Threads, Workspace};
 
 use self::execute::Machine;
+pub use self::fold::fold_constants;
 pub(crate) use self::fused::conv::FusedConv;
 use self::plan::Plan;
 pub(crate) use self::pool::Pool;
