@@ -148,13 +148,24 @@ impl QParams {
             Scheme::Affine => range.saturate(libm::rint(f64::from(range.min()) - a / exact) as i64),
             Scheme::Symmetric => range.middle(),
         };
-        Ok(QParams {
+        let mut p = QParams {
             scale,
             zero_point,
             dtype,
             scheme,
             range,
-        })
+        };
+        // Rounding of the scale or the zero point can put the ends of the very largest ranges
+        // beyond the finite numbers: the largest scale that does not is then the nearest one.
+        let side = |q: i32| (i64::from(q) - i64::from(zero_point)).unsigned_abs() as f32;
+        let longest = side(range.min()).max(side(range.max()));
+        if !(p.scale * longest).is_finite() {
+            p.scale = f32::MAX / longest;
+            while !(p.scale * longest).is_finite() {
+                p.scale = p.scale.next_down(); // the division rounded up: one step does
+            }
+        }
+        Ok(p)
     }
 
     /// Step between neighbouring values, in the unit of the real numbers.
@@ -351,6 +362,29 @@ mod tests {
                 assert_eq!((p.scale(), p.zero_point()), (1.0, 0));
                 let p = QParams::from_range(a, b, dtype, Scheme::Symmetric).unwrap();
                 assert_eq!((p.scale(), p.zero_point()), (1.0, p.range().middle()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_ranges_keep_finite_ends() {
+        for dtype in INTS {
+            for (a, b) in [
+                (f32::MIN, f32::MAX),
+                (0.0, f32::MAX),
+                (f32::MIN, 0.0),
+                (-1.0, f32::MAX),
+            ] {
+                for scheme in [Scheme::Affine, Scheme::Symmetric] {
+                    let p = QParams::from_range(a, b, dtype, scheme).unwrap();
+                    let (lo, hi) = p.clip_bounds();
+                    // An affine range from end to end spans twice what f32 holds on one side
+                    // only where its zero point is in the middle.
+                    assert!(
+                        lo.is_finite() && hi.is_finite(),
+                        "{dtype} {scheme} {a} {b}: {lo} {hi}"
+                    );
+                }
             }
         }
     }

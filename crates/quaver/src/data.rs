@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use qmodel::{ModelError, Tensor, TensorData};
+use qmodel::{Tensor, TensorData};
 
 use crate::QuantizeError;
 
@@ -111,35 +111,64 @@ pub(crate) fn refs(batch: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
     batch.iter().map(|(name, t)| (name.as_str(), t)).collect()
 }
 
-/// The outputs of consecutive runs as one: rows of the same output one after the other.
+/// The outputs of consecutive runs as one, rows of the same output one after the other; each run
+/// with the number of its samples.
 ///
 /// # Errors
 ///
-/// [`ModelError::DataLength`] when an output's rows differ in shape between runs.
-pub fn join_rows(runs: Vec<Batch>) -> Result<Batch, ModelError> {
-    let mut runs = runs.into_iter();
-    let mut joined = runs.next().unwrap_or_default();
-    for run in runs {
-        for ((_, all), (_, part)) in joined.iter_mut().zip(run) {
-            *all = concatenated(all, &part)?;
+/// [`QuantizeError::Output`] for an output whose first axis does not count the samples of every
+/// run, or whose rows differ in shape or type between runs.
+pub fn join_rows(runs: Vec<(usize, Batch)>) -> Result<Batch, QuantizeError> {
+    let several = runs.len() > 1;
+    let mut joined = Batch::new();
+    for (rows, run) in runs {
+        for (i, (name, part)) in run.into_iter().enumerate() {
+            if several && part.shape().first() != Some(&rows) {
+                return Err(QuantizeError::Output {
+                    output: name,
+                    problem: format!(
+                        "has shape {:?}, no row for each of {rows} samples, so batches cannot be \
+                         joined: run all samples in one batch",
+                        part.shape()
+                    ),
+                });
+            }
+            match joined.get_mut(i) {
+                Some((_, all)) => *all = concatenated(&name, all, &part)?,
+                None => joined.push((name, part)),
+            }
         }
     }
     Ok(joined)
 }
 
-/// Two tensors along the first axis; one that cannot be joined is an error of its length.
-fn concatenated(a: &Tensor, b: &Tensor) -> Result<Tensor, ModelError> {
-    let mut shape = a.shape().to_vec();
-    if let (Some(rows), Some(more)) = (shape.first_mut(), b.shape().first()) {
-        *rows += more;
+/// Two tensors along the first axis.
+fn concatenated(name: &str, a: &Tensor, b: &Tensor) -> Result<Tensor, QuantizeError> {
+    let differ = || QuantizeError::Output {
+        output: name.to_owned(),
+        problem: format!(
+            "is {}{:?} in one batch and {}{:?} in another: rows must be alike",
+            a.element_type(),
+            a.shape(),
+            b.element_type(),
+            b.shape()
+        ),
+    };
+    let (&[rows, ref rest @ ..], &[more, ref other @ ..]) = (a.shape(), b.shape()) else {
+        return Err(differ());
+    };
+    if rest != other {
+        return Err(differ());
     }
+    let mut shape = vec![rows + more];
+    shape.extend(rest);
     macro_rules! join {
         ($($variant:ident)*) => {
             match (a.data(), b.data()) {
                 $((TensorData::$variant(x), TensorData::$variant(y)) => {
-                    Tensor::new(&shape, [x.as_slice(), y.as_slice()].concat())
+                    Ok(Tensor::new(&shape, [x.as_slice(), y.as_slice()].concat())?)
                 })*
-                _ => Tensor::new(&shape, a.data().clone()),
+                _ => Err(differ()),
             }
         };
     }
@@ -193,6 +222,23 @@ mod tests {
         assert_eq!(all, (0..10).map(|i| i as f32).collect::<Vec<_>>());
         assert_eq!(d.truncated(3).labels(), Some(&[0, 1, 2][..]));
         assert!(d.rows(7..9)[0].1.is_empty());
+    }
+
+    #[test]
+    fn runs_are_joined_by_rows_and_nothing_else() {
+        let run = |rows: usize, shape: &[usize]| {
+            let n = shape.iter().product();
+            (
+                rows,
+                vec![("y".to_owned(), Tensor::new(shape, vec![1f32; n]).unwrap())],
+            )
+        };
+        let joined = join_rows(vec![run(2, &[2, 3]), run(1, &[1, 3])]).unwrap();
+        assert_eq!(joined[0].1.shape(), [3, 3]);
+        // One run may return what it likes; several must count their samples first.
+        assert!(join_rows(vec![run(2, &[3, 2])]).is_ok());
+        assert!(join_rows(vec![run(2, &[3, 2]), run(2, &[3, 2])]).is_err());
+        assert!(join_rows(vec![run(2, &[2, 3]), run(2, &[2, 4])]).is_err());
     }
 
     #[test]

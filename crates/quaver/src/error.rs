@@ -108,7 +108,7 @@ pub enum QuantizeError {
     },
     /// A value whose range was not observed.
     #[error(
-        "value \"{value}\" was never computed as float32 during calibration, so it has no range"
+        "value \"{value}\" was never computed during calibration as a float32 with a finite element, so it has no range"
     )]
     Unobserved {
         /// The value.

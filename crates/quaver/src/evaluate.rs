@@ -38,7 +38,8 @@ pub struct Evaluation {
     pub accuracy: Option<f64>,
     /// Share of samples whose largest output is the reference's.
     pub agreement: f64,
-    /// Signal-to-quantization-noise ratio of the outputs in dB; absent where there is no noise.
+    /// Signal-to-quantization-noise ratio of the outputs in dB; absent where there is no noise,
+    /// −∞ where the reference returns nothing but zeros.
     pub sqnr_db: Option<f64>,
     /// Times, one entry a batch size.
     pub latency: Vec<Latency>,
@@ -100,6 +101,12 @@ impl Outputs {
                 problem: format!(
                     "has shape {shape:?}: one row for each of {rows} samples is needed"
                 ),
+            });
+        }
+        if let Some(at) = values.iter().position(|v| v.is_nan()) {
+            return Err(QuantizeError::Output {
+                output: name,
+                problem: format!("is NaN for sample {}", at / width.max(1)),
             });
         }
         self.name = name;
@@ -219,7 +226,7 @@ impl<'d> Baseline<'d> {
             samples: self.data.len(),
             accuracy: self.data.labels().map(|l| outputs.accuracy(l)),
             agreement: outputs.agreement(&self.outputs),
-            sqnr_db: sqnr.is_finite().then_some(sqnr),
+            sqnr_db: (sqnr != f64::INFINITY).then_some(sqnr),
             latency: times,
         })
     }

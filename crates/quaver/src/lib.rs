@@ -12,7 +12,7 @@
 //! let model = Model::load("model.onnx")?;
 //! let data: Dataset = load();
 //!
-//! let chosen = Operators::new().exclude(["head/*"])?.choose(&model)?; // 1. choose operators
+//! let chosen = Operators::new().exclude(["head/*"]).choose(&model)?; // 1. choose operators
 //! let observing = chosen.observe(&[Method::MinMax, Method::Mse], Policy::Error)?; // 2. observe
 //! let calibrated = observing.calibrate(data.batches(10))?; // 3. calibrate
 //! let options = ConvertOptions { method: Method::Mse, ..ConvertOptions::default() };

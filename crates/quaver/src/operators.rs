@@ -4,6 +4,7 @@ use globset::{Glob, GlobMatcher};
 use qmodel::{Model, Node};
 
 use crate::QuantizeError;
+use crate::placement::Kind;
 
 /// The operator types that are quantized unless a list says otherwise.
 pub const DEFAULT_TYPES: [&str; 3] = ["Conv", "Gemm", "MatMul"];
@@ -13,24 +14,24 @@ pub const DEFAULT_TYPES: [&str; 3] = ["Conv", "Gemm", "MatMul"];
 #[derive(Debug, Clone)]
 struct Pattern {
     text: String,
-    glob: GlobMatcher,
+    /// The pattern as a glob, or why it is none: names may hold characters that globs reserve.
+    glob: Result<GlobMatcher, globset::Error>,
 }
 
 impl Pattern {
-    fn new(text: &str) -> Result<Pattern, QuantizeError> {
-        let glob = Glob::new(text).map_err(|source| QuantizeError::Pattern {
-            given: text.to_owned(),
-            source,
-        })?;
-        Ok(Pattern {
+    fn new(text: &str) -> Pattern {
+        Pattern {
             text: text.to_owned(),
-            glob: glob.compile_matcher(),
-        })
+            glob: Glob::new(text).map(|g| g.compile_matcher()),
+        }
     }
 
     fn matches(&self, node: &Node) -> bool {
-        // The name as written comes first: it may hold characters that a glob reads differently.
-        node.name == self.text || node.op_type == self.text || self.glob.is_match(&node.name)
+        let by_glob = |g: &GlobMatcher| !node.name.is_empty() && g.is_match(&node.name);
+        // An empty pattern is no way to name the nodes without a name.
+        (node.name == self.text && !self.text.is_empty())
+            || node.op_type == self.text
+            || self.glob.as_ref().is_ok_and(by_glob)
     }
 }
 
@@ -43,8 +44,7 @@ impl Pattern {
 ///
 /// ```
 /// use quaver::Operators;
-/// let operators = Operators::new().include(["Conv"])?.exclude(["conv1"])?;
-/// # Ok::<(), quaver::QuantizeError>(())
+/// let operators = Operators::new().include(["Conv"]).exclude(["conv1"]);
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Operators {
@@ -60,39 +60,33 @@ impl Operators {
     }
 
     /// Chooses only nodes that match one of these (and of earlier calls).
-    ///
-    /// # Errors
-    ///
-    /// [`QuantizeError::Pattern`] for an entry that is not a valid glob.
-    pub fn include<S: AsRef<str>>(
-        mut self,
-        patterns: impl IntoIterator<Item = S>,
-    ) -> Result<Self, QuantizeError> {
-        extend(&mut self.include, patterns)?;
-        Ok(self)
+    pub fn include<S: AsRef<str>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.include
+            .extend(patterns.into_iter().map(|p| Pattern::new(p.as_ref())));
+        self
     }
 
     /// Leaves out nodes that match one of these.
-    ///
-    /// # Errors
-    ///
-    /// [`QuantizeError::Pattern`] for an entry that is not a valid glob.
-    pub fn exclude<S: AsRef<str>>(
-        mut self,
-        patterns: impl IntoIterator<Item = S>,
-    ) -> Result<Self, QuantizeError> {
-        extend(&mut self.exclude, patterns)?;
-        Ok(self)
+    pub fn exclude<S: AsRef<str>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.exclude
+            .extend(patterns.into_iter().map(|p| Pattern::new(p.as_ref())));
+        self
     }
 
     /// The indices of the chosen nodes of a model, in its order.
     pub(crate) fn select(&self, model: &Model) -> Result<Vec<usize>, QuantizeError> {
         let nodes = &model.graph.nodes;
-        let quantizable = |n: &Node| n.domain.is_empty() && DEFAULT_TYPES.contains(&&*n.op_type);
+        let quantizable = |n: &Node| n.is_standard() && Kind::of(&n.op_type).is_some();
         for (list, patterns) in [("include", &self.include), ("exclude", &self.exclude)] {
             for p in patterns {
                 let mut matched = nodes.iter().filter(|n| p.matches(n)).peekable();
                 if matched.peek().is_none() {
+                    if let Err(source) = &p.glob {
+                        return Err(QuantizeError::Pattern {
+                            given: p.text.clone(),
+                            source: source.clone(),
+                        });
+                    }
                     return Err(QuantizeError::NoMatch {
                         list,
                         given: p.text.clone(),
@@ -126,29 +120,37 @@ impl Operators {
     }
 }
 
-fn extend<S: AsRef<str>>(
-    list: &mut Vec<Pattern>,
-    patterns: impl IntoIterator<Item = S>,
-) -> Result<(), QuantizeError> {
-    for p in patterns {
-        list.push(Pattern::new(p.as_ref())?);
-    }
-    Ok(())
-}
-
-/// The names a pattern could have matched, cut to a readable number.
+/// The nodes a pattern could have matched, cut to a readable number.
 fn known(nodes: &[Node]) -> String {
     const SHOWN: usize = 12;
-    let mut names: Vec<&str> = nodes
+    let mut text: Vec<String> = nodes
         .iter()
-        .map(|n| &*n.name)
-        .filter(|n| !n.is_empty())
+        .take(SHOWN)
+        .map(|n| n.display_name().to_owned())
         .collect();
-    names.truncate(SHOWN);
-    let rest = nodes.len().saturating_sub(names.len());
-    let mut text = names.join(", ");
-    if rest > 0 {
-        text.push_str(&format!(" and {rest} more"));
+    if nodes.len() > SHOWN {
+        text.push(format!("and {} more", nodes.len() - SHOWN));
     }
-    text
+    text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_types_are_those_with_an_integer_form() {
+        assert!(DEFAULT_TYPES.iter().all(|t| Kind::of(t).is_some()));
+        assert!(Kind::of("Relu").is_none());
+    }
+
+    #[test]
+    fn names_match_exactly_even_where_they_are_no_globs() {
+        let node = |name: &str| Node::new(name, "Conv", ["x", "w"], ["y"]);
+        assert!(Pattern::new("blk[0").matches(&node("blk[0")));
+        assert!(Pattern::new("blk*").matches(&node("blk[0")));
+        assert!(Pattern::new("Conv").matches(&node("")));
+        assert!(!Pattern::new("").matches(&node("")));
+        assert!(!Pattern::new("*").matches(&node("")));
+    }
 }

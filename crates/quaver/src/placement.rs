@@ -29,6 +29,19 @@ pub(crate) enum Kind {
     MatMul,
 }
 
+impl Kind {
+    /// The kind of an operator type of the standard domain, if it has an int8 form: the one list
+    /// of them.
+    pub(crate) fn of(op_type: &str) -> Option<Kind> {
+        match op_type {
+            "Conv" => Some(Kind::Conv),
+            "Gemm" => Some(Kind::Gemm),
+            "MatMul" => Some(Kind::MatMul),
+            _ => None,
+        }
+    }
+}
+
 /// The clamp that follows a site, in real numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Clamp {
@@ -110,6 +123,25 @@ impl Placement {
         self.roots.get(value).map_or(value, String::as_str)
     }
 
+    /// Whether `value`'s root leaves a site: it can then be computed as integers, and whoever
+    /// reads it should read those, or the site would have to compute it twice.
+    pub(crate) fn leaves_site(&self, value: &str) -> bool {
+        let root = self.root(value);
+        self.sites.iter().any(|s| s.output == root)
+    }
+
+    /// Whether a node passes a quantized value on to a site: its input and output share a root.
+    pub(crate) fn passes_on(&self, node: &Node) -> bool {
+        let (Some(from), Some(to)) = (node.input(0), node.output(0)) else {
+            return false;
+        };
+        PASS_THROUGH.iter().any(|op| node.is(op))
+            && self
+                .roots
+                .get(to)
+                .is_some_and(|r| self.roots.get(from) == Some(r))
+    }
+
     /// Whether some site reads `value`, perhaps through operators that pass it on.
     pub(crate) fn is_quantized(&self, value: &str) -> bool {
         self.roots.contains_key(value)
@@ -162,10 +194,8 @@ fn chain<'g>(graph: &'g Graph, links: &Links<'_>, value: &'g str) -> Vec<&'g str
 /// The site of a node, or why it has none.
 fn site(graph: &Graph, links: &Links<'_>, index: usize) -> Result<Site, String> {
     let node = &graph.nodes[index];
-    let kind = match node.op_type.as_str() {
-        "Conv" => Kind::Conv,
-        "Gemm" => Kind::Gemm,
-        _ => Kind::MatMul,
+    let Some(kind) = Kind::of(&node.op_type) else {
+        return Err("it has no int8 form".to_owned());
     };
     let (Some(data), Some(second), Some(output)) = (node.input(0), node.input(1), node.output(0))
     else {

@@ -121,11 +121,7 @@ impl Report {
         let nodes = nodes.into_iter().map(|(i, reason)| {
             let n = &float.graph.nodes[i];
             NodeReport {
-                name: if n.name.is_empty() {
-                    n.outputs[0].clone()
-                } else {
-                    n.name.clone()
-                },
+                name: n.display_name().to_owned(),
                 operator: n.op_type.clone(),
                 quantized: reason.is_none(),
                 reason,

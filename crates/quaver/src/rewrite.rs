@@ -113,19 +113,19 @@ impl Rewriter {
     }
 
     /// The constants of an activation's scale and zero point, made once per root value.
-    pub(crate) fn params(&mut self, root: &str, p: &QParams) -> ParamNames {
+    pub(crate) fn params(&mut self, root: &str, p: &QParams) -> Result<ParamNames, QuantizeError> {
         if let Some(known) = self.params.get(root) {
-            return known.clone();
+            return Ok(known.clone());
         }
         let names = ParamNames {
             scale: self.constant(&format!("{root}_scale"), Tensor::scalar(p.scale())),
             zero_point: self.constant(
                 &format!("{root}_zero_point"),
-                integers(p.dtype(), &[], &[p.zero_point()]),
+                integers(p.dtype(), &[], &[p.zero_point()])?,
             ),
         };
         self.params.insert(root.to_owned(), names.clone());
-        names
+        Ok(names)
     }
 
     /// The finished graph: sorted, without what nothing reads any more, and valid.
@@ -138,17 +138,19 @@ impl Rewriter {
 }
 
 /// Integers as a tensor of a quantized type; values saturate at its ends.
-pub(crate) fn integers(dtype: DType, shape: &[usize], values: &[i32]) -> Tensor {
+pub(crate) fn integers(
+    dtype: DType,
+    shape: &[usize],
+    values: &[i32],
+) -> Result<Tensor, QuantizeError> {
     fn cast<T: qformat::QuantElement>(values: &[i32]) -> Vec<T> {
         values.iter().map(|&v| T::saturate(v)).collect()
     }
-    let tensor = match dtype {
+    Ok(match dtype {
         DType::U8 => Tensor::new(shape, cast::<u8>(values)),
         DType::I8 => Tensor::new(shape, cast::<i8>(values)),
         DType::U16 => Tensor::new(shape, cast::<u16>(values)),
         DType::I16 => Tensor::new(shape, cast::<i16>(values)),
         _ => Tensor::new(shape, values.to_vec()),
-    };
-    // Callers pass as many values as the shape has elements.
-    tensor.unwrap_or_else(|_| Tensor::vector(values.to_vec()))
+    }?)
 }

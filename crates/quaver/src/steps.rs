@@ -37,9 +37,13 @@ impl Operators {
     /// nothing, [`QuantizeError::NothingChosen`] and [`QuantizeError::NothingQuantizable`] when
     /// nothing is left, [`QuantizeError::Opset`] for a model too old to be quantized.
     pub fn choose(&self, model: &Model) -> Result<Chosen, QuantizeError> {
-        let chosen = self.select(model)?;
         let mut model = model.clone();
         raise_opset(&mut model)?;
+        // Weights behind a Constant, Transpose or Identity are weights too, and inputs with a
+        // default value are constants.
+        model.drop_default_inputs();
+        qmodel::fold_constants(&mut model)?;
+        let chosen = self.select(&model)?;
         let placement = Placement::new(&model, &chosen);
         if placement.sites.is_empty() {
             let reason = |s: &crate::placement::Skipped| {
@@ -64,14 +68,10 @@ pub struct Chosen {
 impl Chosen {
     /// The names of the nodes that will be quantized; where a node has none, that of its output.
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
-        self.placement.sites.iter().map(|s| {
-            let n = &self.model.graph.nodes[s.node];
-            if n.name.is_empty() {
-                n.outputs[0].as_str()
-            } else {
-                n.name.as_str()
-            }
-        })
+        self.placement
+            .sites
+            .iter()
+            .map(|s| self.model.graph.nodes[s.node].display_name())
     }
 
     /// Step 2, the quick way: weights are quantized now, activations at run time.
@@ -153,7 +153,8 @@ impl std::fmt::Debug for Observing {
 }
 
 impl Observing {
-    /// Step 3: one calibration pass. Batches may differ in shape; nothing of them is kept but
+    /// Step 3: one calibration pass. After an error a part of the batch may have been recorded:
+    /// place observers anew. Batches may differ in shape; nothing of them is kept but
     /// what the observers record (and the first one, to try the converted model with).
     ///
     /// # Errors
@@ -314,6 +315,14 @@ impl Converted {
         &self.report
     }
 
+    /// The model with a batch to try it on before it is written; static models come with the
+    /// first calibration batch, dynamic ones with none.
+    #[must_use]
+    pub fn with_sample(mut self, batch: Batch) -> Converted {
+        self.sample = Some(batch);
+        self
+    }
+
     /// Size of the model's file in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -400,6 +409,11 @@ impl Evaluated {
 }
 
 fn in_value(value: &str, source: qcalib::CalibError) -> QuantizeError {
+    if matches!(source, qcalib::CalibError::NoData { .. }) {
+        return QuantizeError::Unobserved {
+            value: value.to_owned(),
+        };
+    }
     QuantizeError::Calibration {
         value: value.to_owned(),
         source,

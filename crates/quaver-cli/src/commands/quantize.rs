@@ -116,8 +116,8 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
 
 fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Converted, CliError> {
     let operators = Operators::new()
-        .include(&args.include)?
-        .exclude(&args.exclude)?;
+        .include(&args.include)
+        .exclude(&args.exclude);
     let weights = if args.per_tensor && !args.per_channel {
         WeightGranularity::PerTensor
     } else {

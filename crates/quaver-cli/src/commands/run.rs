@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use indicatif::ProgressIterator;
+use quaver::Outputs;
 use quaver::kernels::Isa;
 use quaver::model::{Model, Session, SessionOptions};
-use quaver::{Outputs, QuantizeError};
 
 use crate::error::CliError;
 use crate::{npz, progress};
@@ -54,9 +54,10 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     for batch in data.batches(args.batch).progress_with(bar) {
         let inputs: Vec<_> = batch.iter().map(|(name, t)| (name.as_str(), t)).collect();
         let outputs = session.run(&inputs).map_err(CliError::model(&args.model))?;
-        all.push(outputs);
+        let rows = batch.first().map_or(0, |(_, t)| t.shape()[0]);
+        all.push((rows, outputs));
     }
-    let joined = quaver::join_rows(all).map_err(QuantizeError::from)?;
+    let joined = quaver::join_rows(all)?;
     npz::write(&args.output, &joined)?;
     println!("{}: {} samples", args.output.display(), data.len());
     if let (Some(labels), Some((name, first))) = (data.labels(), joined.first())

@@ -28,11 +28,7 @@ pub(crate) fn rewrite(
             nodes.push(node.clone());
             continue;
         };
-        let name = if node.name.is_empty() {
-            &node.outputs[0]
-        } else {
-            &node.name
-        };
+        let name = node.display_name();
         let a = activation(&mut r, &mut nodes, &mut done, &node.inputs[0]);
         let alpha = match node.attribute("alpha") {
             Some(Attribute::Float(v)) => *v,
@@ -62,7 +58,7 @@ pub(crate) fn rewrite(
                 };
                 let zero = r.constant(
                     &format!("{name}_weight_zero_point"),
-                    super::integers(dtype, &[], &[offset]),
+                    super::integers(dtype, &[], &[offset])?,
                 );
                 (w.quantized, zero, scale)
             }
@@ -94,10 +90,13 @@ pub(crate) fn rewrite(
             &multiplier,
         );
         nodes.extend([integer, cast, mul]);
+        let rank = site
+            .weight
+            .as_ref()
+            .and_then(|w| graph.initializer(w))
+            .map_or(0, |w| w.rank());
         let bias = match (site.kind, node.input(2)) {
-            (Kind::Conv, Some(bias)) => {
-                Some(broadcast_bias(&mut r, &mut nodes, graph, bias, name)?)
-            }
+            (Kind::Conv, Some(bias)) => Some(broadcast_bias(&mut r, bias, rank, name)?),
             (_, bias) => bias.map(str::to_owned),
         };
         scaled(
@@ -158,37 +157,21 @@ fn channel_shape(kind: Kind, scales: usize, graph: &Graph, weight: &str) -> Vec<
         .collect()
 }
 
-/// A convolution's bias in the shape in which it meets the output.
+/// A convolution's constant bias in the shape in which it meets the output of a weight of `rank`.
 fn broadcast_bias(
     r: &mut Rewriter,
-    nodes: &mut Vec<Node>,
-    graph: &Graph,
     bias: &str,
+    rank: usize,
     name: &str,
 ) -> Result<String, QuantizeError> {
-    let conv = graph
-        .nodes
-        .iter()
-        .find(|n| n.input(2) == Some(bias) && n.is("Conv"));
-    let weight = conv.and_then(|n| graph.initializer(n.input(1)?));
-    let rank = weight.map_or(4, |w| w.rank());
-    let ones = vec![1usize; rank.saturating_sub(2)];
-    if let Some(constant) = graph.initializer(bias) {
-        let mut shape = vec![constant.len()];
-        shape.extend(&ones);
-        let tensor = constant.as_ref().clone().reshaped(&shape)?;
-        return Ok(r.constant(&format!("{name}_bias"), tensor));
-    }
-    let mut shape = vec![-1i64];
-    shape.extend(ones.iter().map(|_| 1i64));
-    let shape = r.constant(&format!("{name}_bias_shape"), Tensor::vector(shape));
-    let output = r.names.fresh(&format!("{name}_bias"));
-    let node = r.node(
-        &format!("{name}_reshape_bias"),
-        "Reshape",
-        &[bias, &shape],
-        &output,
-    );
-    nodes.push(node);
-    Ok(output)
+    let constant = r
+        .graph
+        .initializer(bias)
+        .ok_or_else(|| QuantizeError::Unobserved {
+            value: bias.to_owned(),
+        })?;
+    let mut shape = vec![constant.len()];
+    shape.extend(std::iter::repeat_n(1, rank.saturating_sub(2)));
+    let tensor = constant.as_ref().clone().reshaped(&shape)?;
+    Ok(r.constant(&format!("{name}_bias"), tensor))
 }

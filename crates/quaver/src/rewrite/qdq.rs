@@ -19,11 +19,11 @@ pub(crate) fn rewrite(
     let mut r = Rewriter::new(graph);
     for value in &placement.quantized {
         let root = placement.root(value);
-        let p = r.params(root, &ranges.params(root)?);
+        let p = r.params(root, &ranges.params(root)?)?;
         let quantized = r.names.fresh(&format!("{value}_quantized"));
         let restored = r.names.fresh(&format!("{value}_dequantized"));
         // Before the pair is there, so that it reads the value itself.
-        r.graph.replace_uses(value, &restored);
+        redirect(&mut r.graph, placement, value, &restored);
         let q = r.node(
             &format!("{value}_quantize"),
             "QuantizeLinear",
@@ -74,10 +74,10 @@ pub(crate) fn rewrite(
         } else {
             &[]
         };
-        let values = integers(qformat::DType::I32, &[b.values.len()], &b.values);
+        let values = integers(qformat::DType::I32, &[b.values.len()], &b.values)?;
         let scales = Tensor::new(shape, b.scales)?;
         // Named after the node: nodes that share a bias multiply it by scales of their own.
-        let stem = format!("{}_{bias_name}", r.graph.nodes[site.node].name);
+        let stem = format!("{}_{bias_name}", node.display_name());
         let q = r.constant(&format!("{stem}_quantized"), values);
         let s = r.constant(&format!("{stem}_scale"), scales);
         let restored = r.names.fresh(&format!("{stem}_dequantized"));
@@ -91,6 +91,29 @@ pub(crate) fn rewrite(
         r.graph.nodes[site.node].inputs[2] = restored;
     }
     r.finish()
+}
+
+/// Makes the readers of a quantized value read what its integers stand for: all of them where a
+/// site computes the value, so that it need not compute it in float too; else only the sites and
+/// the operators that pass it on to one. Other readers keep the float value.
+fn redirect(graph: &mut Graph, placement: &Placement, value: &str, restored: &str) {
+    if placement.leaves_site(value) {
+        graph.replace_uses(value, restored);
+        return;
+    }
+    for site in &placement.sites {
+        let count = if site.weight.is_some() { 1 } else { 2 };
+        for input in graph.nodes[site.node].inputs.iter_mut().take(count) {
+            if input == value {
+                restored.clone_into(input);
+            }
+        }
+    }
+    for node in &mut graph.nodes {
+        if placement.passes_on(node) && node.inputs[0] == value {
+            restored.clone_into(&mut node.inputs[0]);
+        }
+    }
 }
 
 /// The output of the `DequantizeLinear` of a constant: the one that is there, or a new one.

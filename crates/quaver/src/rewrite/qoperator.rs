@@ -16,7 +16,7 @@ use qmodel::{Attribute, Graph, Node, Tensor};
 
 use super::weights::{Storage, Weight, Weights, bias, matmul_storage};
 use super::{Rewriter, integers};
-use crate::placement::{Clamp, Kind, PASS_THROUGH, Placement, Site};
+use crate::placement::{Clamp, Kind, Placement, Site};
 use crate::ranges::Ranges;
 use crate::{QuantizeError, WeightGranularity};
 
@@ -76,7 +76,7 @@ impl Form<'_> {
     fn activation(&mut self, value: &str) -> Result<Activation, QuantizeError> {
         let root = self.placement.root(value);
         let params = self.ranges.params(root)?;
-        let names = self.r.params(root, &params);
+        let names = self.r.params(root, &params)?;
         let quantized = match self.integers.get(value) {
             Some(q) => q.clone(),
             None => {
@@ -102,7 +102,7 @@ impl Form<'_> {
     /// whoever reads it so (the node is removed again where nobody does).
     fn define(&mut self, value: &str, quantized: String) -> Result<(), QuantizeError> {
         let root = self.placement.root(value);
-        let names = self.r.params(root, &self.ranges.params(root)?);
+        let names = self.r.params(root, &self.ranges.params(root)?)?;
         let inputs = [&*quantized, &*names.scale, &*names.zero_point];
         let dq = self.r.node(
             &format!("{value}_dequantize"),
@@ -117,22 +117,22 @@ impl Form<'_> {
 
     /// A node that is not a site: on integers where it passes on a quantized value, else as it is.
     fn other(&mut self, node: &Node) -> Result<(), QuantizeError> {
-        if let (Some(from), Some(to)) = (node.input(0), node.output(0))
-            && PASS_THROUGH.iter().any(|op| node.is(op))
-            && self.placement.is_quantized(from)
-            && self.placement.is_quantized(to)
-        {
-            let (from, to) = (from.to_owned(), to.to_owned());
-            let a = self.activation(&from)?;
-            let quantized = self.r.names.fresh(&format!("{to}_quantized"));
-            let mut node = node.clone();
-            node.inputs[0] = a.quantized;
-            node.outputs[0].clone_from(&quantized);
-            self.nodes.push(node);
-            return self.define(&to, quantized);
-        }
-        self.nodes.push(node.clone());
-        Ok(())
+        let (Some(from), Some(to), true) = (
+            node.input(0),
+            node.output(0),
+            self.placement.passes_on(node),
+        ) else {
+            self.nodes.push(node.clone());
+            return Ok(());
+        };
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let a = self.activation(&from)?;
+        let quantized = self.r.names.fresh(&format!("{to}_quantized"));
+        let mut integer = node.clone();
+        integer.inputs[0] = a.quantized;
+        integer.outputs[0].clone_from(&quantized);
+        self.nodes.push(integer);
+        self.define(&to, quantized)
     }
 
     /// A site. Returns the index of the clamp that it took in.
@@ -184,7 +184,7 @@ impl Form<'_> {
 
         let root = self.placement.root(&site.output);
         let out = self.ranges.params(root)?;
-        let names = self.r.params(root, &out);
+        let names = self.r.params(root, &out)?;
         let op = if site.kind == Kind::Conv {
             "QLinearConv"
         } else {
@@ -204,8 +204,8 @@ impl Form<'_> {
         if let Some(w) = &weight
             && let Some(q) = bias(&self.r, site, w, a.params.scale())?
         {
-            let values = integers(DType::I32, &[q.values.len()], &q.values);
-            let stem = format!("{}_{}", node.name, node.inputs[2]);
+            let values = integers(DType::I32, &[q.values.len()], &q.values)?;
+            let stem = format!("{}_{}", node.display_name(), node.inputs[2]);
             inputs.push(self.r.constant(&format!("{stem}_quantized"), values));
         }
         let clamp = site.clamp.and_then(|(_, c)| IntegerClamp::new(c, &out));
@@ -219,8 +219,8 @@ impl Form<'_> {
             None => raw,
             Some(c) => {
                 let clipped = self.r.names.fresh(&format!("{}_clipped", site.output));
-                let lo = integers(out.dtype(), &[], &[c.min]);
-                let hi = integers(out.dtype(), &[], &[c.max]);
+                let lo = integers(out.dtype(), &[], &[c.min])?;
+                let hi = integers(out.dtype(), &[], &[c.max])?;
                 let lo = self.r.constant(&format!("{}_clip_min", site.output), lo);
                 let hi = self.r.constant(&format!("{}_clip_max", site.output), hi);
                 let wanted = format!("{}_clip", site.output);
@@ -242,11 +242,7 @@ impl Form<'_> {
         (b, b_zero, b_scales): (&str, &str, &[f32]),
         weight: Option<&Weight>,
     ) -> Result<(), QuantizeError> {
-        let name = if node.name.is_empty() {
-            &node.outputs[0]
-        } else {
-            &node.name
-        };
+        let name = node.display_name();
         let mut sum = self.r.names.fresh(&format!("{name}_int32"));
         let product = self.r.node(
             &format!("{name}_quantized"),
@@ -265,7 +261,7 @@ impl Form<'_> {
             node.input(2)
         };
         if let Some(q) = quantized_bias {
-            let values = integers(DType::I32, &[q.values.len()], &q.values);
+            let values = integers(DType::I32, &[q.values.len()], &q.values)?;
             let c = self.r.constant(&format!("{name}_bias_quantized"), values);
             let with_bias = self.r.names.fresh(&format!("{name}_int32_biased"));
             let add = self
@@ -314,11 +310,7 @@ pub(super) fn scaled(
     bias: Option<&str>,
 ) -> Result<(), QuantizeError> {
     let output = node.outputs[0].as_str();
-    let name = if node.name.is_empty() {
-        output
-    } else {
-        &node.name
-    };
+    let name = node.display_name();
     let Some(bias) = bias else {
         let mul = r.node(&format!("{name}_scale"), "Mul", &[sum, multiplier], output);
         nodes.push(mul);

@@ -31,10 +31,14 @@ pub(crate) struct Weight {
     pub(crate) params: TensorQParams,
 }
 
+/// What tells one stored form of a weight from another: its name, how it is stored, the channel
+/// axis, and the bits of its scales.
+type Key = (String, Storage, Option<usize>, Vec<u32>);
+
 /// The weights quantized so far: one that several nodes share is quantized once.
 #[derive(Debug, Default)]
 pub(crate) struct Weights {
-    done: HashMap<(String, Storage, Vec<u32>), Weight>,
+    done: HashMap<Key, Weight>,
 }
 
 impl Weights {
@@ -86,6 +90,7 @@ impl Weights {
         let key = (
             name.to_owned(),
             storage,
+            axis,
             params.scales().map(f32::to_bits).collect(),
         );
         if let Some(w) = self.done.get(&key) {
@@ -112,11 +117,12 @@ impl Weights {
         let group_shape: &[usize] = if axis.is_some() { &[groups] } else { &[] };
         let scales = Tensor::new(group_shape, params.scales().collect::<Vec<f32>>())?;
         let weight = Weight {
-            quantized: rewriter.constant(&format!("{name}_quantized"), integers(dtype, &shape, &q)),
+            quantized: rewriter
+                .constant(&format!("{name}_quantized"), integers(dtype, &shape, &q)?),
             scale: rewriter.constant(&format!("{name}_scale"), scales),
             zero_point: rewriter.constant(
                 &format!("{name}_zero_point"),
-                integers(dtype, group_shape, &vec![offset; groups]),
+                integers(dtype, group_shape, &vec![offset; groups])?,
             ),
             axis: stored_axis,
             params,
