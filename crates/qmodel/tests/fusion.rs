@@ -590,3 +590,189 @@ fn bytes_pass_through_what_only_moves_them() {
         .count();
     assert_eq!(floats, 1, "{session:?}");
 }
+
+/// Three channels and what multiplies them; the numbers that a scale never is are among them.
+const FACTORS: [[f32; 3]; 8] = [
+    [0.01, 0.02, 0.03],
+    [-0.01, 0.02, -0.03],
+    [-2.5, -1.0, -1e-4],
+    [0.0, -0.0, 0.5],
+    [f32::INFINITY, f32::NEG_INFINITY, f32::NAN],
+    [f32::MIN_POSITIVE, f32::MAX, -f32::MAX],
+    [-0.0, -0.0, -0.0],
+    [1e-45, -1e-45, 1.0],
+];
+
+/// An integer operator on `q`, quantized with one zero point from `x` as the model runs, with
+/// factors that are constants or that come from the scale of the quantization.
+fn dynamic_with(conv: bool, constant: bool, many: bool, factors: &[f32; 3], bias: &[f32]) -> Graph {
+    let mut r = Numbers(77);
+    let (op, x, w): (_, &[usize], &[usize]) = if conv {
+        ("ConvInteger", &[2, 2, 5, 4], &[3, 2, 3, 3])
+    } else {
+        ("MatMulInteger", &[5, 7], &[7, 3])
+    };
+    let dims = x.iter().map(|&d| Dim::Known(d)).collect();
+    let cast = Node::new("cast", "Cast", ["i"], ["f"]).with_attribute("to", Attribute::Int(1));
+    let mut g = graph(
+        ("x", ElementType::F32, dims),
+        vec![
+            Node::new("q", "DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+            Node::new("op", op, ["q", "w", "z"], ["i"]),
+            cast,
+        ],
+        &["y"],
+    );
+    g.set_initializer("w", r.bytes(w, true));
+    let along = |v: &[f32]| {
+        let shape: &[usize] = match (v.len(), conv) {
+            (1, _) => &[],
+            (_, true) => &[3, 1, 1],
+            (_, false) => &[3],
+        };
+        Tensor::new(shape, v.to_vec()).unwrap()
+    };
+    g.set_initializer("factor", along(&factors[..if many { 3 } else { 1 }]));
+    let factor = if constant {
+        "factor"
+    } else {
+        g.nodes
+            .push(Node::new("scale", "Mul", ["s", "factor"], ["sf"]));
+        "sf"
+    };
+    g.nodes.push(Node::new("mul", "Mul", ["f", factor], ["m"]));
+    if !bias.is_empty() {
+        g.set_initializer("bias", along(bias));
+        g.nodes.push(Node::new("add", "Add", ["m", "bias"], ["b"]));
+    }
+    g
+}
+
+#[test]
+fn factors_of_any_kind_give_the_bits_of_the_single_steps() {
+    let bits = |t: &Tensor| -> Vec<u32> {
+        // Only the sign and the payload of NaN are nobody's business.
+        let number = |v: &f32| if v.is_nan() { f32::NAN } else { *v };
+        slice::<f32>(t)
+            .iter()
+            .map(|v| number(v).to_bits())
+            .collect()
+    };
+    let clips: [Option<(f32, f32)>; 4] = [
+        None,
+        Some((0.0, 0.0)),
+        Some((-0.0, 40.0)),
+        Some((-3.0, -0.0)),
+    ];
+    let biases: [&[f32]; 4] = [
+        &[],
+        &[-0.0],
+        &[0.5, -0.0, -7.0],
+        &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY],
+    ];
+    let (mut negative, mut zero_below, mut nans) = (0, 0, 0);
+    for case in 0..FACTORS.len() * 2 * 2 * 2 * clips.len() * biases.len() * 2 {
+        let mut rest = case;
+        let mut pick = |n: usize| {
+            let at = rest % n;
+            rest /= n;
+            at
+        };
+        let (conv, constant, many, relu) = (pick(2) == 1, pick(2) == 1, pick(2) == 1, pick(2) == 1);
+        let (clip, bias, factors) = (clips[pick(4)], biases[pick(4)], &FACTORS[pick(8)]);
+        let mut g = dynamic_with(conv, constant, many, factors, bias);
+        let mut out = g.nodes.last().unwrap().outputs[0].clone();
+        if relu {
+            g.nodes
+                .push(Node::new("relu", "Relu", [out], ["r".to_owned()]));
+            out = "r".to_owned();
+        }
+        if let Some((low, high)) = clip {
+            g.set_initializer("low", Tensor::scalar(low));
+            g.set_initializer("high", Tensor::scalar(high));
+            g.nodes
+                .push(Node::new("clip", "Clip", [&out, "low", "high"], ["c"]));
+            out = "c".to_owned();
+        }
+        g.nodes
+            .push(Node::new("id", "Identity", [out], ["y".to_owned()]));
+        let model = Model::new(g, 17);
+        assert!(has_step(&model, "node \"op\" + Cast"), "not fused");
+        let mut x = Numbers(case as u64).reals(if conv { &[2, 2, 5, 4] } else { &[5, 7] });
+        if case % 3 == 0 {
+            // Sums of zero, too.
+            x = Tensor::new(x.shape(), vec![0f32; x.len()]).unwrap();
+        }
+        let single = bits(&run(&model, &x, false).unwrap());
+        for v in single.iter().map(|&b| f32::from_bits(b)) {
+            negative += usize::from(v < 0.0);
+            zero_below += usize::from(v == 0.0 && v.is_sign_negative());
+            nans += usize::from(v.is_nan());
+        }
+        for isa in qkernels::Isa::available() {
+            let options = SessionOptions {
+                isa,
+                ..Default::default()
+            };
+            let mut session = Session::new(&model, options).unwrap();
+            let fused = session.run(&[("x", &x)]).unwrap().swap_remove(0).1;
+            assert_eq!(bits(&fused), single, "{factors:?} {bias:?} {clip:?} {isa}");
+        }
+    }
+    assert!(negative > 1000 && zero_below > 1000 && nans > 1000);
+}
+
+#[test]
+fn what_never_runs_is_not_refused() {
+    let mut g = graph(
+        ("x", ElementType::F32, vec![2.into(), 3.into()]),
+        vec![
+            Node::new("q", "QuantizeLinear", ["x", "s", "z"], ["q"]),
+            Node::new(
+                "dead",
+                "QLinearMatMul",
+                ["q", "s", "z", "w", "negative", "z", "s", "z"],
+                ["nobody"],
+            ),
+            Node::new("d", "DequantizeLinear", ["q", "s", "z"], ["y"]),
+        ],
+        &["y"],
+    );
+    g.set_initializer("s", Tensor::scalar(0.1f32));
+    g.set_initializer("negative", Tensor::scalar(-0.1f32));
+    g.set_initializer("z", Tensor::scalar(3i8));
+    g.set_initializer("w", Numbers(3).bytes(&[3, 4], true));
+    let model = Model::new(g, 17);
+    let x = Numbers(4).reals(&[2, 3]);
+    assert_eq!(
+        run(&model, &x, true).unwrap(),
+        run(&model, &x, false).unwrap()
+    );
+}
+
+#[test]
+fn products_whose_factor_is_no_f32_run_step_by_step() {
+    let mut g = graph(
+        ("x", ElementType::F32, vec![2.into(), 3.into()]),
+        vec![
+            Node::new("q", "QuantizeLinear", ["x", "one", "z"], ["q"]),
+            Node::new("d", "DequantizeLinear", ["q", "one", "z"], ["d"]),
+            Node::new("dw", "DequantizeLinear", ["w", "large", "z"], ["dw"]),
+            Node::new("fc", "MatMul", ["d", "dw"], ["f"]),
+            Node::new("qy", "QuantizeLinear", ["f", "tiny", "z"], ["qy"]),
+            Node::new("dy", "DequantizeLinear", ["qy", "tiny", "z"], ["y"]),
+        ],
+        &["y"],
+    );
+    g.set_initializer("one", Tensor::scalar(1f32));
+    g.set_initializer("large", Tensor::scalar(1e3f32));
+    g.set_initializer("tiny", Tensor::scalar(2e-38f32));
+    g.set_initializer("z", Tensor::scalar(3i8));
+    g.set_initializer("w", Numbers(3).bytes(&[3, 4], true));
+    let model = Model::new(g, 17);
+    // Sums of zero times an infinite factor would be NaN.
+    let x = Tensor::new(&[2, 3], vec![0f32; 6]).unwrap();
+    let single = run(&model, &x, false).unwrap();
+    assert_eq!(slice::<f32>(&single), [0.0; 8]);
+    assert_eq!(run(&model, &x, true).unwrap(), single);
+}

@@ -1,7 +1,8 @@
 //! Integer products with parameters that are only known at run time, as dynamic quantization
 //! makes them: `ConvInteger` or `MatMulInteger`, `Cast` to f32, `Mul` by the scale, and what
 //! follows of `Add` of a bias and an activation. The fused step does the same operations in the
-//! same order, so its results are the same bits.
+//! same order, so its results are the same bits, whatever the factors: a scale is positive, but
+//! `Mul` takes any number, and a negative `alpha` of a `Gemm` ends up in its scale.
 
 use super::super::fused::{conv::FusedConv, product::FusedProduct};
 use super::super::plan::Slot;

@@ -118,19 +118,23 @@ fn bias(view: &View<'_>, i: usize, units: &[f32], n: usize, depth: usize) -> Opt
         .map(Bias::Real)
 }
 
-/// What becomes of sums in units of `units`.
-fn finish(units: Vec<f32>, bias: Bias, tail: &Tail) -> Result<Finish, ModelError> {
-    let factor = match &tail.quantized {
+/// What becomes of sums in units of `units`, unless the factors leave the range of f32, which the
+/// single steps need not do.
+fn finish(units: Vec<f32>, bias: Bias, tail: &Tail) -> Result<Option<Finish>, ModelError> {
+    let factor: Vec<f32> = match &tail.quantized {
         Some(y) => units.iter().map(|u| u / y.scale()).collect(),
         None => units,
     };
+    if !factor.iter().all(|f| *f > 0.0 && f.is_finite()) {
+        return Ok(None);
+    }
     let (bias, bias_f32) = match (bias, &tail.quantized) {
         (Bias::None, _) => (None, None),
         (Bias::Sums(b), _) => (Some(b), None),
         (Bias::Real(b), Some(y)) => (None, Some(b.iter().map(|b| b / y.scale()).collect())),
         (Bias::Real(b), None) => (None, Some(b)),
     };
-    Ok(Finish {
+    Ok(Some(Finish {
         bias,
         factor: Factor::of(factor),
         bias_f32,
@@ -139,7 +143,7 @@ fn finish(units: Vec<f32>, bias: Bias, tail: &Tail) -> Result<Finish, ModelError
             Some(y) => Output::quantized(y, tail.clamp)?,
             None => Output::F32,
         },
-    })
+    }))
 }
 
 fn qdq_conv(view: &View<'_>, i: usize) -> Result<Option<Change>, ModelError> {
@@ -162,7 +166,9 @@ fn qdq_conv(view: &View<'_>, i: usize) -> Result<Option<Change>, ModelError> {
     else {
         return Ok(None);
     };
-    let finish = finish(units, bias, &tail)?;
+    let Some(finish) = finish(units, bias, &tail)? else {
+        return Ok(None);
+    };
     let filters = Filters::pack(view.options.isa, o.weights, attributes.group, &o.w.zeros)?;
     let op = FusedConv::new(attributes, filters, o.x_params.zero_point(), finish);
     let inputs = vec![Some(o.x.quantized)];
@@ -219,7 +225,9 @@ fn qdq_product(view: &View<'_>, i: usize) -> Result<Option<Change>, ModelError> 
     let (Some(bias), Some(tail)) = (bias(view, i, &units, n, k), view.tail(i, true)) else {
         return Ok(None);
     };
-    let finish = finish(units, bias, &tail)?;
+    let Some(finish) = finish(units, bias, &tail)? else {
+        return Ok(None);
+    };
     let weights = pack_matrix(view.options.isa, o.weights, at.trans_b, &o.w.zeros)?;
     let op = FusedProduct::new(weights, o.x_params.zero_point(), finish);
     let inputs = vec![Some(o.x.quantized)];

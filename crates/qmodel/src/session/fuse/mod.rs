@@ -40,6 +40,8 @@ pub(super) fn fuse(
     // Quantized constants must not become floats before they are seen.
     let not_weights = |s: &Step| s.node.as_ref().is_none_or(|n| !n.is("DequantizeLinear"));
     plan.fold_constants(options, pool, workspace, &not_weights)?;
+    // What never runs must not be refused for its parameters.
+    plan.remove_dead();
     push::down(plan, model, options)?;
     plan.fold_constants(options, pool, workspace, &not_weights)?;
     for rule in [

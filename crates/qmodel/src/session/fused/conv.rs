@@ -1,10 +1,10 @@
 //! An integer convolution with constant filters and everything that follows in one.
 
 use crate::integer::conv::{Channels, Filters, convolve};
-use crate::integer::{Factor, Finish, scales, zero_point};
+use crate::integer::{Factor, Finish, zero_point};
 use crate::ops::conv::ConvAttributes;
 use crate::ops::{Facts, Inputs, Operator, RunContext};
-use crate::{Dim, ElementType, ModelError, Tensor, TensorType};
+use crate::{Dim, ElementType, ModelError, Tensor, TensorData, TensorType};
 
 /// Operands: the quantized input; and, [with operands](FusedConv::with_operands), its zero point
 /// (optional) and the factors of the sums. The result has channels last.
@@ -87,8 +87,16 @@ impl Operator for FusedConv {
         let from = (x, self.input);
         let to = (&shapes[0][..], Channels::Last);
         let out = if self.has_operands {
-            let (zero, finish) = operands(&self.finish, inputs)?;
-            convolve(cx, from, zero, &self.filters, &s, &finish, to)?
+            let o = Operands::read(&self.finish, inputs)?;
+            o.clamp(convolve(
+                cx,
+                from,
+                o.zero,
+                &self.filters,
+                &s,
+                &o.finish,
+                to,
+            )?)?
         } else {
             convolve(cx, from, self.x_zero, &self.filters, &s, &self.finish, to)?
         };
@@ -101,14 +109,48 @@ impl Operator for FusedConv {
 }
 
 /// Zero point and treatment of the sums from operands 1 and 2.
-pub(super) fn operands(finish: &Finish, inputs: &Inputs<'_>) -> Result<(i32, Finish), ModelError> {
-    let zero = zero_point(inputs.optional(1), "zero point")?;
-    let factor = Factor::of(scales(inputs.get(2)?, "scale")?);
-    Ok((
-        zero,
-        Finish {
-            factor,
-            ..finish.clone()
-        },
-    ))
+pub(super) struct Operands {
+    pub(super) zero: i32,
+    pub(super) finish: Finish,
+    /// Limits that the kernels would not apply as `Relu` and `Clip` do.
+    late: Option<(f32, f32)>,
+}
+
+impl Operands {
+    pub(super) fn read(finish: &Finish, inputs: &Inputs<'_>) -> Result<Operands, ModelError> {
+        let factors = inputs.slice::<f32>(2)?;
+        // Kernels turn NaN, and a zero of either sign, into the limit that it is not inside of.
+        // Neither can come up with factors that are as scales should be, and finite biases.
+        let usual = factors.iter().all(|f| *f > 0.0 && f.is_finite())
+            && finish.bias_f32.iter().flatten().all(|b| b.is_finite());
+        let negative_zero = |v: f32| v == 0.0 && v.is_sign_negative();
+        let late = finish
+            .clamp
+            .filter(|&(low, high)| !usual || negative_zero(low) || negative_zero(high));
+        let mut finish = finish.clone();
+        finish.factor = Factor::of(factors.to_vec());
+        finish.clamp = finish.clamp.filter(|_| late.is_none());
+        Ok(Operands {
+            zero: zero_point(inputs.optional(1), "zero point")?,
+            finish,
+            late,
+        })
+    }
+
+    /// Applies the limits that are left.
+    pub(super) fn clamp(&self, t: Tensor) -> Result<Tensor, ModelError> {
+        let Some((low, high)) = self.late else {
+            return Ok(t);
+        };
+        let shape = t.shape().to_vec();
+        let mut data = t.into_data();
+        if let TensorData::F32(v) = &mut data {
+            for x in v {
+                // As Clip has it: NaN stays, and so do both zeros.
+                *x = if *x < low { low } else { *x };
+                *x = if *x > high { high } else { *x };
+            }
+        }
+        Tensor::new(&shape, data)
+    }
 }

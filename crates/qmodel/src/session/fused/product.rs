@@ -1,6 +1,6 @@
 //! An integer product with a constant matrix and everything that follows in one.
 
-use super::conv::operands;
+use super::conv::Operands;
 use crate::integer::product::rows_by_matrix;
 use crate::integer::{Finish, Weights};
 use crate::ops::{Facts, Inputs, Operator, RunContext, operand_name};
@@ -67,8 +67,16 @@ impl Operator for FusedProduct {
         let shape = &shapes[0];
         let m = a.shape()[..a.rank() - 1].iter().product();
         let out = if self.has_operands {
-            let (zero, finish) = operands(&self.finish, inputs)?;
-            rows_by_matrix(cx, a, m, &[zero], &self.weights, &finish, shape)?
+            let o = Operands::read(&self.finish, inputs)?;
+            o.clamp(rows_by_matrix(
+                cx,
+                a,
+                m,
+                &[o.zero],
+                &self.weights,
+                &o.finish,
+                shape,
+            )?)?
         } else {
             rows_by_matrix(cx, a, m, &[self.a_zero], &self.weights, &self.finish, shape)?
         };
