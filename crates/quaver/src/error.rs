@@ -77,7 +77,7 @@ pub enum QuantizeError {
     /// A model whose operator set is too old for quantized models.
     #[error(
         "the model uses opset {given}; quantized models need at least {needed}, and {blocker} \
-         changed its meaning in between: convert the model first, with onnx.version_converter \
+         may have changed its meaning in between: convert the model first, with onnx.version_converter \
          for example"
     )]
     Opset {

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use qcalib::{Observer, ObserverKind, Policy};
-use qformat::{Granularity, QuantSpec};
+use qformat::{FormatError, Granularity, QuantSpec};
 use qmodel::{Model, Session, SessionOptions, Tensor};
 
 use crate::data::refs;
@@ -35,7 +35,8 @@ impl Operators {
     ///
     /// [`QuantizeError::NoMatch`] and [`QuantizeError::NotQuantizable`] for a pattern that does
     /// nothing, [`QuantizeError::NothingChosen`] and [`QuantizeError::NothingQuantizable`] when
-    /// nothing is left, [`QuantizeError::Opset`] for a model too old to be quantized.
+    /// nothing is left, [`QuantizeError::Opset`] for a model too old to be quantized,
+    /// [`QuantizeError::Format`] for a weight or bias that holds NaN or infinities.
     pub fn choose(&self, model: &Model) -> Result<Chosen, QuantizeError> {
         let mut model = model.clone();
         raise_opset(&mut model)?;
@@ -53,6 +54,22 @@ impl Operators {
             return Err(QuantizeError::NothingQuantizable {
                 reasons: reasons.join("; "),
             });
+        }
+        // Found here, broken weights are not taken for broken calibration data later.
+        for site in &placement.sites {
+            for (what, name) in [("weight", &site.weight), ("bias", &site.bias)] {
+                let values = name
+                    .as_ref()
+                    .and_then(|n| model.graph.initializer(n)?.as_slice::<f32>());
+                if let (Some(name), Some(&v)) =
+                    (name, values.and_then(|v| v.iter().find(|v| !v.is_finite())))
+                {
+                    return Err(QuantizeError::Format {
+                        value: format!("{what} \"{name}\""),
+                        source: FormatError::Range { min: v, max: v },
+                    });
+                }
+            }
         }
         Ok(Chosen { model, placement })
     }
