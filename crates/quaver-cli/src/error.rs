@@ -9,15 +9,20 @@ use quaver::model::ModelError;
 use thiserror::Error;
 
 /// Everything that a subcommand can fail with.
+///
+/// Messages include what caused them, so no variant has a `source`: the report would print the
+/// cause a second time.
 #[derive(Debug, Error)]
 pub(crate) enum CliError {
     /// A file that cannot be read or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {cause}", path = path.display())]
     Io {
         path: PathBuf,
-        #[source]
-        source: std::io::Error,
+        cause: std::io::Error,
     },
+    /// What was said could not be written.
+    #[error("standard output: {cause}")]
+    Stdout { cause: std::io::Error },
     /// A data file that is not a readable archive of arrays.
     #[error("{path}: {problem}", path = path.display())]
     Data { path: PathBuf, problem: String },
@@ -29,16 +34,15 @@ pub(crate) enum CliError {
         inputs: String,
     },
     /// A model file with something wrong in it.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {cause}", path = path.display())]
     Model {
         path: PathBuf,
-        #[source]
-        source: Box<ModelError>,
+        cause: Box<ModelError>,
     },
     /// Anything on the way through the six steps.
-    #[error(transparent)]
-    Quantize(#[from] QuantizeError),
-    /// An option without which another makes no sense.
+    #[error("{0}")]
+    Quantize(Box<QuantizeError>),
+    /// Options that do not go together, or values that they do not take.
     #[error("{0}")]
     Usage(String),
     /// A value that is not one of a format's numbers.
@@ -51,19 +55,37 @@ pub(crate) enum CliError {
 impl CliError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> CliError {
         let path = path.into();
-        move |source| CliError::Io { path, source }
+        move |cause| CliError::Io { path, cause }
     }
 
     pub(crate) fn model(path: impl Into<PathBuf>) -> impl FnOnce(ModelError) -> CliError {
         let path = path.into();
         // Errors of the file system name the file themselves.
-        move |source| match source {
-            ModelError::Io { path, source } => CliError::Io { path, source },
-            source => CliError::Model {
+        move |cause| match cause {
+            ModelError::Io { path, source } => CliError::Io {
                 path,
-                source: Box::new(source),
+                cause: source,
+            },
+            cause => CliError::Model {
+                path,
+                cause: Box::new(cause),
             },
         }
+    }
+
+    /// The exit code: 2 for what the command line is to blame for, as the parser of arguments has
+    /// it, and 1 for all else.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) | CliError::Number { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+impl From<QuantizeError> for CliError {
+    fn from(cause: QuantizeError) -> Self {
+        CliError::Quantize(Box::new(cause))
     }
 }
 
@@ -78,18 +100,21 @@ impl Diagnostic for CliError {
                 "name the arrays like the model's inputs (`quaver inspect MODEL` lists them): \
                  numpy.savez(\"data.npz\", NAME=array)"
             }
-            CliError::Model { source, .. } => model_help(source)?,
-            CliError::Quantize(QuantizeError::Model(source)) => model_help(source)?,
-            CliError::Quantize(QuantizeError::Calibration {
-                source: CalibError::NonFinite { .. },
-                ..
-            }) => {
-                "look for broken samples, or choose what happens to such values with \
-                 --non-finite ignore|saturate"
-            }
-            CliError::Quantize(
-                QuantizeError::NoMatch { .. } | QuantizeError::NotQuantizable { .. },
-            ) => "`quaver inspect MODEL` lists the nodes",
+            CliError::Model { cause, .. } => model_help(cause)?,
+            CliError::Quantize(cause) => match cause.as_ref() {
+                QuantizeError::Model(cause) => model_help(cause)?,
+                QuantizeError::Calibration {
+                    source: CalibError::NonFinite { .. },
+                    ..
+                } => {
+                    "look for broken samples, or choose what happens to such values with \
+                     --non-finite ignore|saturate"
+                }
+                QuantizeError::NoMatch { .. } | QuantizeError::NotQuantizable { .. } => {
+                    "`quaver inspect MODEL` lists the nodes"
+                }
+                _ => return None,
+            },
             _ => return None,
         };
         Some(Box::new(text))
@@ -104,7 +129,11 @@ fn model_help(error: &ModelError) -> Option<&'static str> {
              uses",
         ),
         ModelError::Decode { .. } => Some("the file is damaged or is not an ONNX model"),
-        ModelError::InputShape { .. } | ModelError::InputType { .. } => {
+        ModelError::InputShape { .. } => Some(
+            "`quaver inspect MODEL` shows the shape of every input; where its first dimension is \
+             fixed, --batch must be that number, and the number of samples a multiple of it",
+        ),
+        ModelError::InputType { .. } => {
             Some("`quaver inspect MODEL` shows the type and shape of every input")
         }
         _ => None,

@@ -1,6 +1,11 @@
 //! The `quaver` command: quantize, run, evaluate and inspect models, and a demo of the six steps.
 #![forbid(unsafe_code)]
 
+// First, so that its macro reaches the modules after it.
+#[macro_use]
+mod say;
+
+mod batch;
 mod commands;
 mod digits;
 mod error;
@@ -8,9 +13,13 @@ mod npz;
 mod output;
 mod progress;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use quaver::kernels::Isa;
+
+use crate::error::CliError;
 
 /// Quantize neural networks to int8, run them, and see what it costs.
 ///
@@ -27,7 +36,12 @@ use clap::{Parser, Subcommand};
   quaver inspect bits 3.14 --as bf16
 
 Environment:
-  QUAVER_ISA   caps the instruction set (scalar, avx2, avx512_vnni); results do not change")]
+  QUAVER_ISA   caps the instruction set (scalar, avx2, avx512_vnni); results do not change
+
+Exit codes:
+  0  done
+  1  a file, a model or data is at fault
+  2  the command line is at fault: options, their values, QUAVER_ISA")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,20 +56,27 @@ enum Command {
     Inspect(commands::inspect::Args),
 }
 
+fn run(command: &Command) -> Result<(), CliError> {
+    // The library falls back to scalar code on a name that it does not know; a person wants to
+    // hear of it instead.
+    Isa::from_env().map_err(|e| CliError::Usage(format!("QUAVER_ISA: {e}")))?;
+    match command {
+        Command::Demo(args) => commands::demo::run(args),
+        Command::Quantize(args) => commands::quantize::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.command {
-        Command::Demo(args) => commands::demo::run(&args),
-        Command::Quantize(args) => commands::quantize::run(&args),
-        Command::Run(args) => commands::run::run(&args),
-        Command::Evaluate(args) => commands::evaluate::run(&args),
-        Command::Inspect(args) => commands::inspect::run(&args),
-    };
-    match result {
+    match run(&Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{:?}", miette::Report::new(error));
-            ExitCode::FAILURE
+            let code = error.exit_code();
+            // There is no place left to say that standard error is closed; the exit code stays.
+            let _ = writeln!(std::io::stderr().lock(), "{:?}", miette::Report::new(error));
+            ExitCode::from(code)
         }
     }
 }

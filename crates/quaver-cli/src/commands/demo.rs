@@ -127,10 +127,10 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
 
     // Step 1: choose operators.
     let chosen = Operators::new().choose(&model)?;
-    println!(
+    say!(
         "1. choose     {}",
         chosen.nodes().collect::<Vec<_>>().join(", ")
-    );
+    )?;
 
     // Step 2: try dynamic; place observers for static. Step 3: one pass serves every method.
     let granularities = [WeightGranularity::PerTensor, WeightGranularity::PerChannel];
@@ -138,7 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         .iter()
         .map(|&weights| chosen.clone().dynamic(weights))
         .collect::<Result<_, _>>()?;
-    println!("2. dynamic    {} models, no data needed", converted.len());
+    say!("2. dynamic    {} models, no data needed", converted.len())?;
     let observing = chosen.observe(&Method::ALL, Policy::Error)?;
     let bar = progress::bar(
         calibration.len().div_ceil(CALIBRATION_BATCH),
@@ -146,11 +146,11 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     );
     let calibrated =
         observing.calibrate(calibration.batches(CALIBRATION_BATCH).progress_with(bar))?;
-    println!(
+    say!(
         "3. calibrate  {} digits in {} passes",
         calibration.len(),
         calibrated.batches()
-    );
+    )?;
 
     // Step 4: convert with every combination.
     let mut combinations = Vec::new();
@@ -170,7 +170,7 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     for options in combinations.iter().progress_with(bar) {
         converted.push(calibrated.convert(options)?);
     }
-    println!("4. convert    {} static models", combinations.len());
+    say!("4. convert    {} static models", combinations.len())?;
 
     // Step 5: evaluate each beside the float model.
     let mut baseline = Baseline::new(&model, &test, SCORING_BATCH)?;
@@ -183,11 +183,11 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     for c in converted.into_iter().progress_with(bar) {
         evaluated.push(c.evaluate(&mut baseline, Some(&latency))?);
     }
-    println!(
+    say!(
         "5. evaluate   {} models on {} digits",
         evaluated.len(),
         test.len()
-    );
+    )?;
 
     // Step 6: report.
     let rows: Vec<Row> = evaluated.iter().map(Row::new).collect();
@@ -204,7 +204,7 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
                 .then(a.2.total_cmp(&b.2))
         })
         .unwrap_or(0);
-    println!("6. report\n{}", table(&float, &rows, best));
+    say!("6. report\n{}", table(&float, &rows, best))?;
     let row = &rows[best];
     let mut outputs = Outputs::default();
     outputs.add(&args.output, &evaluated[best].converted().checked_bytes()?)?;
@@ -217,14 +217,14 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         outputs.add_json(path, &demo)?;
     }
     outputs.commit()?;
-    println!(
+    say!(
         "best: {} {}, {} weights, {} activations -> {}",
         row.mode,
         row.method.as_deref().unwrap_or("int8"),
         row.weights,
         row.activations,
         args.output.display()
-    );
+    )?;
     Ok(())
 }
 

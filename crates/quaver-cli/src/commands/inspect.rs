@@ -74,7 +74,7 @@ fn bits(args: &BitsArgs) -> Result<(), CliError> {
 fn model(path: &PathBuf) -> Result<(), CliError> {
     let model = Model::load(path).map_err(CliError::model(path))?;
     let graph = &model.graph;
-    println!("{}: graph \"{}\"", path.display(), graph.name);
+    say!("{}: graph \"{}\"", path.display(), graph.name)?;
     let opsets: Vec<String> = model
         .opset_imports
         .iter()
@@ -87,16 +87,16 @@ fn model(path: &PathBuf) -> Result<(), CliError> {
             format!("{domain} {}", o.version)
         })
         .collect();
-    println!(
+    say!(
         "  IR version {}, opset {}, made by {} {}",
         model.ir_version,
         opsets.join(", "),
         model.producer_name,
         model.producer_version
-    );
+    )?;
     for (what, values) in [("input ", &graph.inputs), ("output", &graph.outputs)] {
         for v in values {
-            println!("  {what} {} {}", v.name, type_of(v));
+            say!("  {what} {} {}", v.name, type_of(v))?;
         }
     }
 
@@ -120,7 +120,7 @@ fn model(path: &PathBuf) -> Result<(), CliError> {
             n.outputs.join("\n"),
         ]);
     }
-    println!("{table}");
+    say!("{table}")?;
 
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for n in &graph.nodes {
@@ -128,12 +128,12 @@ fn model(path: &PathBuf) -> Result<(), CliError> {
     }
     let counts: Vec<String> = counts.iter().map(|(op, n)| format!("{n} {op}")).collect();
     let elements: usize = graph.initializers.values().map(|i| i.tensor.len()).sum();
-    println!("{} nodes: {}", graph.nodes.len(), counts.join(", "));
-    println!(
+    say!("{} nodes: {}", graph.nodes.len(), counts.join(", "))?;
+    say!(
         "{} constants of {elements} elements, {} bytes in the file",
         graph.initializers.len(),
         model.to_bytes().len()
-    );
+    )?;
     Ok(())
 }
 
