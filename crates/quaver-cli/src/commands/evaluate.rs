@@ -8,8 +8,8 @@ use quaver::{Baseline, LatencyOptions};
 use serde::Serialize;
 
 use crate::error::CliError;
-use crate::npz;
 use crate::output::Outputs;
+use crate::{batch, npz, output};
 
 /// Score a model on data, and compare it with another one.
 #[derive(Debug, clap::Args)]
@@ -28,9 +28,9 @@ pub(crate) struct Args {
     /// The model to compare with, usually the float one.
     #[arg(long, value_name = "OTHER.onnx")]
     against: Option<PathBuf>,
-    /// Samples in a run.
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    batch: usize,
+    /// Samples in a run; by default 100, or the number that the model is fixed to.
+    #[arg(long, value_name = "N", value_parser = batch::parser())]
+    batch: Option<usize>,
     /// Also write the scores as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -46,6 +46,14 @@ struct Scores {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), CliError> {
+    output::check(
+        &[("--json", args.json.as_deref())],
+        &[
+            ("the model", Some(&args.model)),
+            ("--data", Some(&args.data)),
+            ("--against", args.against.as_deref()),
+        ],
+    )?;
     let model = Model::load(&args.model).map_err(CliError::model(&args.model))?;
     let data = npz::read_dataset(&args.data, &model)?;
     if args.against.is_none() && data.labels().is_none() {
@@ -56,7 +64,8 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     }
     let scores = match &args.against {
         None => {
-            let own = Baseline::new(&model, &data, args.batch)?;
+            let size = args.batch.or_else(|| batch::fixed(&model));
+            let own = Baseline::new(&model, &data, size.unwrap_or(batch::DEFAULT))?;
             Scores {
                 samples: data.len(),
                 accuracy: own.accuracy(),
@@ -65,9 +74,13 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         }
         Some(path) => {
             let other = Model::load(path).map_err(CliError::model(path))?;
-            let mut baseline = Baseline::new(&other, &data, args.batch)?;
+            let size = args
+                .batch
+                .or_else(|| batch::fixed(&model))
+                .or_else(|| batch::fixed(&other));
+            let mut baseline = Baseline::new(&other, &data, size.unwrap_or(batch::DEFAULT))?;
             let latency = LatencyOptions {
-                batches: vec![1, data.len().min(32)],
+                batches: batch::timed(&[&model, &other], &[1, data.len().min(32)]),
                 budget: Duration::from_millis(500),
             };
             let e = baseline.evaluate(&model, Some(&latency))?;
@@ -83,30 +96,30 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         outputs.add_json(path, &scores)?;
         outputs.commit()?;
     }
-    println!("{}: {} samples", args.model.display(), scores.samples);
+    say!("{}: {} samples", args.model.display(), scores.samples)?;
     if let Some(a) = scores.accuracy {
-        println!("  accuracy    {:.2} %", 100.0 * a);
+        say!("  accuracy    {:.2} %", 100.0 * a)?;
     }
     if let Some(e) = &scores.against {
-        println!(
+        say!(
             "  agreement   {:.2} % of samples have the same largest output",
             100.0 * e.agreement
-        );
-        println!(
+        )?;
+        say!(
             "  SQNR        {}",
             e.sqnr_db
                 .map_or("infinite: the outputs are equal".to_owned(), |db| format!(
                     "{db:.1} dB"
                 ))
-        );
+        )?;
         for l in &e.latency {
-            println!(
+            say!(
                 "  batch {:<5} {:.0} us, the other {:.0} us: {:.2}x",
                 l.batch,
                 l.latency_us,
                 l.float_latency_us,
                 l.float_latency_us / l.latency_us
-            );
+            )?;
         }
     }
     Ok(())

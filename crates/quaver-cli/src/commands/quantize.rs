@@ -1,9 +1,11 @@
 //! `quaver quantize`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressIterator;
 use quaver::calib::Policy;
 use quaver::format::Scheme;
@@ -15,7 +17,7 @@ use quaver::{
 
 use crate::error::CliError;
 use crate::output::Outputs;
-use crate::{npz, progress};
+use crate::{batch, npz, output, progress};
 
 /// Quantize a model to int8.
 ///
@@ -42,33 +44,35 @@ pub(crate) struct Args {
     /// Where scales of activations come from.
     #[arg(long, value_enum, default_value_t = Mode::Static)]
     mode: Mode,
-    /// How ranges are chosen: minmax, moving-average, entropy, mse, percentile, percentile=99.9.
-    #[arg(long, default_value = "minmax")]
-    method: Method,
+    /// How ranges are chosen: minmax (the default), moving-average, entropy, mse, percentile,
+    /// percentile=99.9.
+    #[arg(long)]
+    method: Option<Method>,
     /// One scale per output channel of a weight (the default).
     #[arg(long, overrides_with = "per_tensor")]
     per_channel: bool,
     /// One scale per weight.
     #[arg(long)]
     per_tensor: bool,
-    /// Activations: affine (u8, any zero point) or symmetric (i8, zero point 0).
-    #[arg(long, default_value = "affine")]
-    scheme: Scheme,
-    /// Operators to write: qdq or qoperator.
-    #[arg(long, default_value = "qdq")]
-    format: Format,
+    /// Activations: affine (u8, any zero point; the default) or symmetric (i8, zero point 0).
+    #[arg(long)]
+    scheme: Option<Scheme>,
+    /// Operators to write: qdq (the default) or qoperator.
+    #[arg(long)]
+    format: Option<Format>,
     /// Quantize only these: a node's name, a glob over names, or an operator type; repeatable.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
     include: Vec<String>,
     /// Leave these in float; repeatable. A pattern that matches nothing is an error.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
     exclude: Vec<String>,
-    /// Samples in a calibration pass.
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    batch: usize,
-    /// What to do with NaN and infinities during calibration: error, ignore, saturate.
-    #[arg(long, default_value = "error", value_name = "POLICY")]
-    non_finite: Policy,
+    /// Samples in a calibration pass; by default 10, or the number that the model is fixed to.
+    #[arg(long, value_name = "N", value_parser = batch::parser())]
+    batch: Option<usize>,
+    /// What to do with NaN and infinities during calibration: error (the default), ignore,
+    /// saturate.
+    #[arg(long, value_name = "POLICY")]
+    non_finite: Option<Policy>,
     /// The quantized model to write.
     #[arg(short, long, value_name = "OUT.onnx")]
     output: PathBuf,
@@ -87,31 +91,67 @@ enum Mode {
     Dynamic,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), CliError> {
-    let model = Model::load(&args.model).map_err(CliError::model(&args.model))?;
-    let data = match &args.calibration {
-        Some(path) => Some(npz::read_dataset(path, &model)?),
-        None if args.mode == Mode::Static => {
+/// Samples in a calibration pass, unless the model or the person decides.
+const BATCH: usize = 10;
+
+impl Args {
+    /// Finds what is wrong with the command line alone.
+    fn check(&self) -> Result<(), CliError> {
+        if self.mode == Mode::Static && self.calibration.is_none() {
             return Err(CliError::Usage(
                 "static mode needs --calibration DATA.npz; without data, use --mode dynamic"
                     .to_owned(),
             ));
         }
+        let only_static = [
+            ("--method", self.method.is_some()),
+            ("--scheme", self.scheme.is_some()),
+            ("--format", self.format.is_some()),
+            ("--non-finite", self.non_finite.is_some()),
+        ];
+        if self.mode == Mode::Dynamic
+            && let Some((option, _)) = only_static.iter().find(|(_, given)| *given)
+        {
+            return Err(CliError::Usage(format!(
+                "{option} does nothing in dynamic mode: leave it out, or use --mode static"
+            )));
+        }
+        output::check(
+            &[
+                ("--output", Some(&self.output)),
+                ("--report", self.report.as_deref()),
+            ],
+            &[
+                ("the model", Some(&self.model)),
+                ("--calibration", self.calibration.as_deref()),
+            ],
+        )
+    }
+
+    fn batch(&self, model: &Model) -> usize {
+        self.batch.or_else(|| batch::fixed(model)).unwrap_or(BATCH)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), CliError> {
+    args.check()?;
+    let model = Model::load(&args.model).map_err(CliError::model(&args.model))?;
+    let data = match &args.calibration {
+        Some(path) => Some(npz::read_dataset(path, &model)?),
         None => None,
     };
     let converted = convert(args, &model, data.as_ref())?;
     let mut outputs = Outputs::default();
     outputs.add(&args.output, &converted.checked_bytes()?)?;
     let report = match (&args.report, &data) {
-        (Some(_), Some(data)) => compared(converted, &model, data, args.batch)?,
+        (Some(_), Some(data)) => compared(converted, &model, data, args.batch(&model))?,
         _ => converted.report().clone(),
     };
     if let Some(path) = &args.report {
         outputs.add_json(path, &report)?;
     }
     outputs.commit()?;
-    print_summary(args, &report);
-    Ok(())
+    print_summary(args, &report)
 }
 
 fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Converted, CliError> {
@@ -129,15 +169,16 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
         _ => return Ok(chosen.dynamic(weights)?),
     };
     let options = ConvertOptions {
-        method: args.method,
-        activations: args.scheme,
+        method: args.method.unwrap_or(Method::MinMax),
+        activations: args.scheme.unwrap_or(Scheme::Affine),
         weights,
-        format: args.format,
+        format: args.format.unwrap_or_default(),
     };
-    let observing = chosen.observe(&[args.method], args.non_finite)?;
-    let batches = data.len().div_ceil(args.batch.max(1));
-    let bar = progress::bar(batches, "calibrating");
-    let calibrated = observing.calibrate(data.batches(args.batch).progress_with(bar))?;
+    let policy = args.non_finite.unwrap_or(Policy::Error);
+    let observing = chosen.observe(&[options.method], policy)?;
+    let batch = args.batch(model);
+    let bar = progress::bar(data.len().div_ceil(batch), "calibrating");
+    let calibrated = observing.calibrate(data.batches(batch).progress_with(bar))?;
     Ok(calibrated.convert(&options)?)
 }
 
@@ -146,50 +187,55 @@ fn compared(
     converted: Converted,
     model: &Model,
     data: &Dataset,
-    batch: usize,
+    samples: usize,
 ) -> Result<Report, CliError> {
     let unscored = converted.report().clone();
     let latency = LatencyOptions {
-        batches: vec![1],
+        batches: batch::timed(&[model], &[1]),
         budget: Duration::from_millis(200),
     };
-    let evaluated = Baseline::new(model, data, batch)
+    let evaluated = Baseline::new(model, data, samples)
         .and_then(|mut baseline| converted.evaluate(&mut baseline, Some(&latency)));
     match evaluated {
         Ok(e) => Ok(e.report()),
         Err(e @ QuantizeError::Output { .. }) => {
-            eprintln!("the report has no scores: {e}");
+            // A remark; what it is about is in the report as well.
+            let _ = writeln!(std::io::stderr().lock(), "the report has no scores: {e}");
             Ok(unscored)
         }
         Err(e) => Err(e.into()),
     }
 }
 
-fn print_summary(args: &Args, report: &Report) {
+fn print_summary(args: &Args, report: &Report) -> Result<(), CliError> {
     let quantized = report.nodes.iter().filter(|n| n.quantized).count();
-    println!(
-        "{}: {} of {} chosen operators quantized, {} -> {} bytes ({:.2}x smaller)",
+    let (before, after) = (report.float_bytes, report.quantized_bytes);
+    let size = if after <= before {
+        format!("{:.2}x smaller", before as f64 / after.max(1) as f64)
+    } else {
+        format!("{:.2}x the size", after as f64 / before.max(1) as f64)
+    };
+    say!(
+        "{}: {} of {} chosen operators quantized, {before} -> {after} bytes ({size})",
         args.output.display(),
         quantized,
         report.nodes.len(),
-        report.float_bytes,
-        report.quantized_bytes,
-        report.float_bytes as f64 / report.quantized_bytes.max(1) as f64,
-    );
+    )?;
     for n in report.nodes.iter().filter(|n| !n.quantized) {
-        println!(
+        say!(
             "  {} \"{}\" stays in float: {}",
             n.operator,
             n.name,
             n.reason.as_deref().unwrap_or_default()
-        );
+        )?;
     }
     if let Some(e) = &report.evaluation {
-        println!(
+        say!(
             "  on the calibration data: top-1 agrees with float on {:.2} %, SQNR {}",
             100.0 * e.agreement,
             e.sqnr_db
                 .map_or("without noise".to_owned(), |db| format!("{db:.1} dB")),
-        );
+        )?;
     }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use quaver::kernels::Isa;
 use quaver::model::{Model, Session, SessionOptions};
 
 use crate::error::CliError;
-use crate::{npz, progress};
+use crate::{batch, npz, output, progress};
 
 /// Run a model on data and write its outputs.
 #[derive(Debug, clap::Args)]
@@ -24,9 +24,9 @@ pub(crate) struct Args {
     /// Inputs: one array for each input of the model, named like it.
     #[arg(long, value_name = "DATA.npz")]
     data: PathBuf,
-    /// Samples in a run.
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    batch: usize,
+    /// Samples in a run; by default 100, or the number that the model is fixed to.
+    #[arg(long, value_name = "N", value_parser = batch::parser())]
+    batch: Option<usize>,
     /// Instruction set to use; the best one by default. Results do not depend on it.
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
@@ -39,6 +39,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), CliError> {
+    output::check(
+        &[("--output", Some(&args.output))],
+        &[
+            ("the model", Some(&args.model)),
+            ("--data", Some(&args.data)),
+        ],
+    )?;
     let model = Model::load(&args.model).map_err(CliError::model(&args.model))?;
     let data = npz::read_dataset(&args.data, &model)?;
     let mut options = SessionOptions {
@@ -49,9 +56,13 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         options.isa = Isa::from_name(name).map_err(|e| CliError::Usage(e.to_string()))?;
     }
     let mut session = Session::new(&model, options).map_err(CliError::model(&args.model))?;
-    let bar = progress::bar(data.len().div_ceil(args.batch.max(1)), "running");
+    let size = args
+        .batch
+        .or_else(|| batch::fixed(&model))
+        .unwrap_or(batch::DEFAULT);
+    let bar = progress::bar(data.len().div_ceil(size), "running");
     let mut all = Vec::new();
-    for batch in data.batches(args.batch).progress_with(bar) {
+    for batch in data.batches(size).progress_with(bar) {
         let inputs: Vec<_> = batch.iter().map(|(name, t)| (name.as_str(), t)).collect();
         let outputs = session.run(&inputs).map_err(CliError::model(&args.model))?;
         let rows = batch.first().map_or(0, |(_, t)| t.shape()[0]);
@@ -59,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     }
     let joined = quaver::join_rows(all)?;
     npz::write(&args.output, &joined)?;
-    println!("{}: {} samples", args.output.display(), data.len());
+    say!("{}: {} samples", args.output.display(), data.len())?;
     if let (Some(labels), Some((name, first))) = (data.labels(), joined.first())
         && let Some(values) = first.as_slice::<f32>()
     {
@@ -69,10 +80,10 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
             values: values.to_vec(),
             width,
         };
-        println!(
+        say!(
             "  accuracy of \"{name}\": {:.2} %",
             100.0 * outputs.accuracy(labels)
-        );
+        )?;
     }
     Ok(())
 }
