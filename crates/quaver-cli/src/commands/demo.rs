@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::ProgressIterator;
 use quaver::calib::Policy;
 use quaver::format::Scheme;
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::error::CliError;
 use crate::output::Outputs;
-use crate::{digits, progress};
+use crate::{digits, output, progress};
 
 /// Take a small digit classifier through all six steps, and show what each choice costs.
 ///
@@ -121,38 +121,47 @@ impl Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), CliError> {
+    output::check(
+        &[
+            ("--output", Some(&args.output)),
+            ("--json", args.json.as_deref()),
+        ],
+        &[],
+    )?;
     let model = digits::model()?;
     let calibration = digits::calibration(&model)?;
     let test = digits::test(&model)?;
 
-    // Step 1: choose operators.
     let chosen = Operators::new().choose(&model)?;
     say!(
-        "1. choose     {}",
+        "1 choose operators  {}",
         chosen.nodes().collect::<Vec<_>>().join(", ")
     )?;
 
-    // Step 2: try dynamic; place observers for static. Step 3: one pass serves every method.
     let granularities = [WeightGranularity::PerTensor, WeightGranularity::PerChannel];
     let mut converted: Vec<Converted> = granularities
         .iter()
         .map(|&weights| chosen.clone().dynamic(weights))
         .collect::<Result<_, _>>()?;
-    say!("2. dynamic    {} models, no data needed", converted.len())?;
+    say!(
+        "2 try dynamic       {} models, no data needed",
+        converted.len()
+    )?;
     let observing = chosen.observe(&Method::ALL, Policy::Error)?;
-    let bar = progress::bar(
-        calibration.len().div_ceil(CALIBRATION_BATCH),
-        "3. calibrate",
-    );
+    say!(
+        "3 try static        observers placed for {} methods",
+        Method::ALL.len()
+    )?;
+    // One pass serves every method.
+    let bar = progress::bar(calibration.len().div_ceil(CALIBRATION_BATCH), "4 calibrate");
     let calibrated =
         observing.calibrate(calibration.batches(CALIBRATION_BATCH).progress_with(bar))?;
     say!(
-        "3. calibrate  {} digits in {} passes",
+        "4 calibrate         {} digits in {} passes",
         calibration.len(),
         calibrated.batches()
     )?;
 
-    // Step 4: convert with every combination.
     let mut combinations = Vec::new();
     for method in Method::ALL {
         for weights in granularities {
@@ -166,30 +175,29 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
             }
         }
     }
-    let bar = progress::bar(combinations.len(), "4. convert");
+    let bar = progress::bar(combinations.len(), "5 convert");
     for options in combinations.iter().progress_with(bar) {
         converted.push(calibrated.convert(options)?);
     }
-    say!("4. convert    {} static models", combinations.len())?;
+    say!("5 convert           {} static models", combinations.len())?;
 
-    // Step 5: evaluate each beside the float model.
+    // Each is run and timed beside the float model.
     let mut baseline = Baseline::new(&model, &test, SCORING_BATCH)?;
     let latency = LatencyOptions {
         batches: BATCHES.to_vec(),
         budget: Duration::from_millis(args.time_budget),
     };
-    let bar = progress::bar(converted.len(), "5. evaluate");
+    let bar = progress::bar(converted.len(), "6 evaluate");
     let mut evaluated = Vec::new();
     for c in converted.into_iter().progress_with(bar) {
         evaluated.push(c.evaluate(&mut baseline, Some(&latency))?);
     }
     say!(
-        "5. evaluate   {} models on {} digits",
+        "6 evaluate          {} models on {} digits",
         evaluated.len(),
         test.len()
     )?;
 
-    // Step 6: report.
     let rows: Vec<Row> = evaluated.iter().map(Row::new).collect();
     let float = Float {
         accuracy: baseline.accuracy().unwrap_or(0.0),
@@ -204,7 +212,6 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
                 .then(a.2.total_cmp(&b.2))
         })
         .unwrap_or(0);
-    say!("6. report\n{}", table(&float, &rows, best))?;
     let row = &rows[best];
     let mut outputs = Outputs::default();
     outputs.add(&args.output, &evaluated[best].converted().checked_bytes()?)?;
@@ -216,14 +223,20 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
         };
         outputs.add_json(path, &demo)?;
     }
+    // The files come first: a table that nobody reads to its end must not cost them.
     outputs.commit()?;
+    say!("\n{}", table(&float, &rows, best).trim_fmt())?;
     say!(
-        "best: {} {}, {} weights, {} activations -> {}",
+        "\n* best: {} {}, {} weights, {} activations -> {}",
         row.mode,
         row.method.as_deref().unwrap_or("int8"),
         row.weights,
         row.activations,
         args.output.display()
+    )?;
+    say!("  (highest accuracy, then agreement with float, then SQNR)")?;
+    say!(
+        "  acc, agree: %; SQNR: dB; b1, b32: a run of 1 or 32 samples; x float: times as fast as float"
     )?;
     Ok(())
 }
@@ -243,34 +256,41 @@ fn median_times(rows: &[Row]) -> Times {
         .collect()
 }
 
+/// The rows as a table of at most 100 columns, the best one marked.
 fn table(float: &Float, rows: &[Row], best: usize) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     table.set_header([
+        "",
         "mode",
         "method",
         "weights",
-        "activations",
-        "accuracy",
-        "agreement",
+        "activ.",
+        "acc",
+        "agree",
         "SQNR",
-        "size",
-        "batch 1",
-        "",
-        "batch 32",
-        "",
+        "KiB",
+        "b1 us",
+        "x float",
+        "b32 us",
+        "x float",
     ]);
-    for column in table.column_iter_mut().skip(4) {
-        column.set_cell_alignment(CellAlignment::Right);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 0));
+        if i >= 5 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
-    let kib = |bytes: usize| format!("{:.0} KiB", bytes as f64 / 1024.0);
-    let time = |us: Option<&f64>| us.map_or("-".to_owned(), |us| format!("{us:.0} us"));
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let kib = |bytes: usize| format!("{:.0}", bytes as f64 / 1024.0);
+    let time = |us: Option<&f64>| us.map_or("-".to_owned(), |us| format!("{us:.0}"));
     table.add_row([
+        String::new(),
         "float32".to_owned(),
         String::new(),
         String::new(),
         String::new(),
-        format!("{:.2} %", 100.0 * float.accuracy),
+        percent(float.accuracy),
         String::new(),
         String::new(),
         kib(float.bytes),
@@ -283,18 +303,20 @@ fn table(float: &Float, rows: &[Row], best: usize) -> Table {
         // How many times faster than the float runs it took turns with.
         let ratio = |batch: usize| match (r.float_latency_us.get(&batch), r.latency_us.get(&batch))
         {
-            (Some(f), Some(q)) => format!("{:.2}x", f / q),
+            (Some(f), Some(q)) => format!("{:.2}", f / q),
             _ => "-".to_owned(),
         };
+        // A method's setting is the default one throughout.
+        let method = r.method.as_deref().unwrap_or_default();
         let cells = [
+            if i == best { "*" } else { "" }.to_owned(),
             r.mode.to_owned(),
-            r.method.clone().unwrap_or_default(),
+            method.split('=').next().unwrap_or_default().to_owned(),
             r.weights.clone(),
             r.activations.clone(),
-            format!("{:.2} %", 100.0 * r.accuracy),
-            format!("{:.2} %", 100.0 * r.agreement),
-            r.sqnr_db
-                .map_or("inf".to_owned(), |db| format!("{db:.1} dB")),
+            percent(r.accuracy),
+            percent(r.agreement),
+            r.sqnr_db.map_or("inf".to_owned(), |db| format!("{db:.1}")),
             kib(r.bytes),
             time(r.latency_us.get(&1)),
             ratio(1),
