@@ -1,14 +1,18 @@
 //! `quaver inspect`.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use comfy_table::{Table, presets};
-use quaver::format::bits::BitFormat;
+use comfy_table::{ContentArrangement, Table, presets};
+use quaver::format::bits::{BitFormat, IntFormat};
 use quaver::model::{Model, ValueInfo};
 
 use crate::error::CliError;
+
+/// Columns of a table that goes to no terminal.
+const WIDTH: u16 = 100;
 
 /// Look into a model, or at the bits of a number.
 #[derive(Debug, clap::Args)]
@@ -53,22 +57,80 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn bits(args: &BitsArgs) -> Result<(), CliError> {
+    let (given, format) = (args.value.as_str(), args.format);
     let not_a_number = || CliError::Number {
-        given: args.value.clone(),
+        given: given.to_owned(),
     };
-    let pattern = match args.value.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16).map_err(|_| not_a_number())?,
-        None => args
-            .format
-            .encode(args.value.parse().map_err(|_| not_a_number())?),
+    let hex = given
+        .strip_prefix("0x")
+        .or_else(|| given.strip_prefix("0X"));
+    let (pattern, note) = match hex {
+        Some(hex) => (pattern(hex, format).ok_or_else(not_a_number)??, None),
+        None => encoded(given, format).ok_or_else(not_a_number)?,
     };
-    print!(
-        "{} as {}\n{}",
-        args.value,
-        args.format,
-        args.format.picture(pattern)
-    );
+    say!("{given} as {format}")?;
+    say!("{}", format.picture(pattern).trim_end_matches('\n'))?;
+    if let Some(note) = note {
+        say!("{note}")?;
+    }
     Ok(())
+}
+
+/// Hexadecimal digits as bits of a format; `None` where they are none.
+fn pattern(hex: &str, format: BitFormat) -> Option<Result<u64, CliError>> {
+    if hex.is_empty() || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let digits = hex.trim_start_matches('0');
+    let top = digits.chars().next().and_then(|c| c.to_digit(16));
+    let given = match top {
+        Some(top) => 4 * (digits.len() - 1) + (u32::BITS - top.leading_zeros()) as usize,
+        None => 0,
+    };
+    if given > format.width() as usize {
+        return Some(Err(CliError::Usage(format!(
+            "0x{hex} has {given} bits, {format} has {}",
+            format.width()
+        ))));
+    }
+    // All zeros leave no digits.
+    Some(Ok(u64::from_str_radix(digits, 16).unwrap_or(0)))
+}
+
+/// A number as bits of a format, and what it became where the format does not hold it; `None` for
+/// text that is no number.
+fn encoded(text: &str, format: BitFormat) -> Option<(u64, Option<String>)> {
+    // Integers have more digits than f64 holds.
+    if let (BitFormat::Int(f), Ok(value)) = (format, text.parse::<i128>()) {
+        let held = value.clamp(f.min(), f.max());
+        let note = (held != value).then(|| format!("saturated to {held}"));
+        return Some((f.encode(held)?, note));
+    }
+    let value: f64 = text.parse().ok()?;
+    let bits = format.encode(value);
+    let became = format.decode(bits);
+    // What lies beyond the ends of the format, counted in its steps.
+    let outside = |f: IntFormat, steps: f64| {
+        let steps = steps.round_ties_even() as i128;
+        steps < f.min() || steps > f.max()
+    };
+    let exact = match format {
+        BitFormat::Int(f) => f.decode(bits).to_string(),
+        _ => became.to_string(),
+    };
+    let note = match format {
+        BitFormat::Int(_) | BitFormat::Fixed(_) if value.is_nan() => {
+            Some("NaN became 0".to_owned())
+        }
+        BitFormat::Int(f) if outside(f, value) => Some(format!("saturated to {exact}")),
+        BitFormat::Fixed(f) if outside(f.raw(), value / f.resolution()) => {
+            Some(format!("saturated to {exact}"))
+        }
+        _ if value.is_nan() || became == value => None,
+        BitFormat::Float(_) if became.is_infinite() => Some(format!("overflowed to {exact}")),
+        _ => Some(format!("rounded to {exact}")),
+    };
+    Some((bits, note))
 }
 
 fn model(path: &PathBuf) -> Result<(), CliError> {
@@ -101,7 +163,12 @@ fn model(path: &PathBuf) -> Result<(), CliError> {
     }
 
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    if !std::io::stdout().is_terminal() {
+        table.set_width(WIDTH);
+    }
     table.set_header(["node", "operator", "inputs", "outputs"]);
     for n in &graph.nodes {
         let inputs = n.inputs.iter().map(|i| match graph.initializer(i) {
