@@ -22,6 +22,12 @@ const MAX_BYTES: u64 = 8 << 30;
 const MAX_HEADER: usize = 64 << 10;
 const MAX_BRACKETS: usize = 64;
 
+/// What .npy files start with.
+const NPY: &[u8] = b"\x93NUMPY";
+
+/// The element types that are read.
+const TYPES: &str = "float32, float64, (u)int8, (u)int16, int32, int64 or bool, little-endian";
+
 /// Names that hold labels rather than an input.
 const LABELS: [&str; 2] = ["label", "labels"];
 
@@ -36,6 +42,13 @@ pub(crate) fn read(path: &Path) -> Result<Batch, CliError> {
 
 /// Every array of an archive in memory.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Batch, String> {
+    if bytes.starts_with(NPY) {
+        return Err(
+            "this is one .npy array, and an .npz archive of named arrays is needed: write it with \
+             numpy.savez(\"data.npz\", NAME=array)"
+                .to_owned(),
+        );
+    }
     let mut archive =
         ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("no .npz archive: {e}"))?;
     let mut arrays = Batch::new();
@@ -83,11 +96,14 @@ fn parse_array(bytes: &[u8]) -> Result<Tensor, String> {
         };
     }
     first_that_fits!(f32 u8 i8 i64 i32 u16 i16 bool f64);
-    Err(
-        "its element type is not supported: use float32, float64, (u)int8, (u)int16, int32, \
-         int64 or bool"
-            .to_owned(),
-    )
+    // No type fits, so any of them says which one it is.
+    let given = match ArrayViewD::<f32>::view_npy(bytes) {
+        Err(ViewNpyError::WrongDescriptor(given)) => format!(" {given}"),
+        _ => String::new(),
+    };
+    Err(format!(
+        "its element type{given} is not supported: use {TYPES}"
+    ))
 }
 
 /// Opening brackets in the dictionary of a header, whose length the header itself gives.
@@ -115,6 +131,9 @@ where
             Some(Tensor::new(array.shape(), values).map_err(|e| e.to_string()))
         }
         Err(ViewNpyError::WrongDescriptor(_)) => None,
+        Err(ViewNpyError::NonNativeEndian) => {
+            Some(Err(format!("its bytes are in foreign order: use {TYPES}")))
+        }
         Err(e) => Some(Err(e.to_string())),
     }
 }
@@ -140,7 +159,8 @@ pub(crate) fn dataset(arrays: Batch, path: &Path, model: &Model) -> Result<Datas
         } else if LABELS.contains(&name.as_str()) {
             let integers = integers(&tensor)
                 .ok_or_else(|| wrong(format!("array \"{name}\" holds no integer labels")))?;
-            if tensor.rank() != 1 || labels.replace(integers).is_some() {
+            let is_list = matches!(tensor.shape(), [_] | [_, 1]);
+            if !is_list || labels.replace(integers).is_some() {
                 return Err(wrong(format!(
                     "array \"{name}\" is not the one list of labels"
                 )));
@@ -171,6 +191,7 @@ fn integers(tensor: &Tensor) -> Option<Vec<i64>> {
         TensorData::U16(v) => widen(v),
         TensorData::I8(v) => widen(v),
         TensorData::U8(v) => widen(v),
+        TensorData::Bool(v) => widen(v),
         _ => return None,
     })
 }
