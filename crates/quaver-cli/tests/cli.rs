@@ -169,6 +169,17 @@ fn the_demo_runs_every_row() {
         &["demo", "--time-budget", "1", "--json", "demo.json"],
     );
     assert!(said.contains("best: "), "{said}");
+    assert!(said.contains("highest accuracy, then agreement"), "{said}");
+    assert_eq!(
+        said.lines()
+            .filter(|l| l.starts_with('*') && !l.contains("best"))
+            .count(),
+        1
+    );
+    assert_eq!(said.lines().filter(|l| l.contains('─')).count(), 1);
+    for line in said.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
     let demo = json(&folder, "demo.json");
     let rows = demo["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 22);
@@ -394,5 +405,229 @@ fn data_that_does_not_fit_the_model_is_named_and_nothing_is_written() {
         npz(&data, "image", &[2, 1, 28, 28], value);
         fails(&folder, &quantize, &["image", kind, "--non-finite"]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
+
+/// Expects an error of the command line: exit code 2.
+fn misused(folder: &TempDir, args: &[&str], culprits: &[&str]) {
+    fails(folder, args, culprits);
+    assert_eq!(quaver(folder, args).status.code(), Some(2), "{args:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error_unless_its_reader_has_gone() {
+    use std::process::Stdio;
+    let command = |out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quaver"));
+        command.args(["inspect", &path("digits.onnx")]);
+        command.stdout(out).stderr(Stdio::piped());
+        command.spawn().unwrap().wait_with_output().unwrap()
+    };
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let out = command(full.into());
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("standard output") && !stderr.contains("panicked"),
+        "{stderr}"
+    );
+    // A pipe that nobody reads any more.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let out = command(writer.into());
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && stderr.is_empty(), "{stderr}");
+}
+
+#[test]
+fn outputs_that_are_inputs_or_each_other_are_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(digits("digits.onnx"), at("m.onnx")).unwrap();
+    std::fs::copy(digits("calibration.npz"), at("d.npz")).unwrap();
+    let before = std::fs::read(at("m.onnx")).unwrap();
+    let dynamic = ["quantize", "m.onnx", "--mode", "dynamic", "-o"];
+    let with = |more: &[&'static str]| [&dynamic[..], more].concat();
+    misused(&folder, &with(&["./m.onnx"]), &["--output", "model"]);
+    misused(
+        &folder,
+        &with(&["x", "--report", "./x"]),
+        &["--report", "--output"],
+    );
+    misused(
+        &folder,
+        &["run", "m.onnx", "--data", "d.npz", "-o", "d.npz"],
+        &["--output", "--data"],
+    );
+    fails(
+        &folder,
+        &["demo", "-o", "no/such.onnx"],
+        &["no/such.onnx: "],
+    );
+    assert_eq!(std::fs::read(at("m.onnx")).unwrap(), before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_stay_links_and_devices_stay_devices() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, link) = (path("digits.onnx"), folder.path().join("link"));
+    std::os::unix::fs::symlink("real.onnx", &link).unwrap();
+    for out in ["link", "/dev/null"] {
+        succeeds(
+            &folder,
+            &["quantize", &model, "--mode", "dynamic", "-o", out],
+        );
+    }
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert!(quaver::model::Model::load(folder.path().join("real.onnx")).is_ok());
+    assert!(!Path::new("/dev/null").metadata().unwrap().is_file());
+}
+
+#[test]
+fn models_of_a_fixed_batch_run_without_being_told_it() {
+    use quaver::model::{Dim, Model, ValueType};
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::load(digits("digits.onnx")).unwrap();
+    for value in &mut model.graph.inputs {
+        if let ValueType::Tensor(ty) = &mut value.ty {
+            ty.shape.as_mut().unwrap()[0] = Dim::Known(4);
+        }
+    }
+    model.save(folder.path().join("m.onnx")).unwrap();
+    let data = folder.path().join("d.npz");
+    npz(&data, "image", &[8, 1, 28, 28], 0.5f32);
+    for command in [
+        "run m.onnx --data d.npz -o out.npz",
+        "quantize m.onnx --calibration d.npz -o q.onnx --report r.json",
+        "evaluate q.onnx --data d.npz --against m.onnx",
+    ] {
+        succeeds(&folder, &command.split(' ').collect::<Vec<_>>());
+    }
+    assert_eq!(
+        json(&folder, "r.json")["evaluation"]["latency"][0]["batch"],
+        4
+    );
+    let run = |batch| {
+        [
+            "run", "m.onnx", "--data", "d.npz", "-o", "x", "--batch", batch,
+        ]
+    };
+    fails(&folder, &run("3"), &["image", "--batch"]);
+    misused(&folder, &run("0"), &["--batch"]);
+}
+
+#[test]
+fn options_that_would_do_nothing_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = path("digits.onnx");
+    let dynamic = ["quantize", &model, "-o", "x", "--mode", "dynamic"];
+    for extra in [
+        ["--method", "mse"],
+        ["--scheme", "affine"],
+        ["--format", "qdq"],
+        ["--include", ""],
+        ["--exclude", ""],
+    ] {
+        misused(&folder, &[&dynamic[..], &extra].concat(), &extra[..1]);
+    }
+    misused(
+        &folder,
+        &["quantize", &model, "-o", "x"],
+        &["--calibration"],
+    );
+    let out = Command::new(env!("CARGO_BIN_EXE_quaver"))
+        .args(["inspect", &model])
+        .env("QUAVER_ISA", "bogus")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(
+        stderr.contains("QUAVER_ISA") && stderr.contains("bogus"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn errors_say_their_cause_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = quaver(&folder, &["inspect", "none.onnx"]);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(stderr.matches("os error").count(), 1, "{stderr}");
+}
+
+#[test]
+fn kinds_of_data_that_do_not_do_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, at) = (path("digits.onnx"), folder.path().join("d.npz"));
+    let run = ["run", &model, "--data", "d.npz", "-o", "out.npz"];
+    let array = |descr: &str| {
+        let head = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (0,), }}");
+        let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        bytes.extend(format!("{head:<117}\n").bytes());
+        bytes
+    };
+    std::fs::write(&at, array("<f4")).unwrap();
+    fails(&folder, &run, &["d.npz", "numpy.savez"]);
+    for descr in ["<f2", ">f4", "<u4"] {
+        let mut archive = zip::ZipWriter::new(File::create(&at).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        archive.start_file("image.npy", options).unwrap();
+        std::io::Write::write_all(&mut archive, &array(descr)).unwrap();
+        archive.finish().unwrap();
+        fails(&folder, &run, &["image", "float32", "little-endian"]);
+    }
+    // Labels as a column.
+    let mut archive = NpzWriter::new(File::create(&at).unwrap());
+    let images = Array::from_elem((2, 1, 28, 28), 0f32);
+    archive.add_array("image", &images).unwrap();
+    archive
+        .add_array("label", &Array::from_elem((2, 1), 1i32))
+        .unwrap();
+    archive.finish().unwrap();
+    assert!(succeeds(&folder, &run).contains("accuracy"));
+}
+
+#[test]
+fn inspected_numbers_say_what_became_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let bits = |value: &str, format: &str| {
+        let said = succeeds(&folder, &["inspect", "bits", value, "--as", format]);
+        said.lines().last().unwrap().to_owned()
+    };
+    for (value, format, last) in [
+        ("300", "u8", "saturated to 255"),
+        ("-1e30", "i8", "saturated to -128"),
+        ("100", "q4.3", "saturated to 15.875"),
+        ("3.14", "bf16", "rounded to 3.140625"),
+        ("2.5", "i8", "rounded to 2"),
+        ("nan", "i8", "NaN became 0"),
+        ("1e9", "f16", "overflowed to inf"),
+    ] {
+        assert_eq!(bits(value, format), last, "{value} as {format}");
+    }
+    for (value, format) in [
+        ("9223372036854775807", "i64"),
+        ("0XFF", "u8"),
+        ("inf", "f16"),
+        ("0.5", "f32"),
+    ] {
+        let last = bits(value, format);
+        assert!(
+            !last.contains("rounded") && !last.contains("saturated"),
+            "{value} as {format}: {last}"
+        );
+    }
+    assert!(bits("9223372036854775807", "i64").contains("9223372036854775807"));
+    misused(
+        &folder,
+        &["inspect", "bits", "0x1ff", "--as", "i8"],
+        &["9 bits", "i8 has 8"],
+    );
+    for text in ["0x", "0x+5", "0xg"] {
+        misused(&folder, &["inspect", "bits", text], &["is not a number"]);
     }
 }

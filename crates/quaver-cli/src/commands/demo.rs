@@ -261,19 +261,8 @@ fn table(float: &Float, rows: &[Row], best: usize) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     table.set_header([
-        "",
-        "mode",
-        "method",
-        "weights",
-        "activ.",
-        "acc",
-        "agree",
-        "SQNR",
-        "KiB",
-        "b1 us",
-        "x float",
-        "b32 us",
-        "x float",
+        "", "mode", "method", "weights", "activ.", "acc", "agree", "SQNR", "KiB", "b1 us",
+        "x float", "b32 us", "x float",
     ]);
     for (i, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 0));

@@ -72,6 +72,8 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     npz::write(&args.output, &joined)?;
     say!("{}: {} samples", args.output.display(), data.len())?;
     if let (Some(labels), Some((name, first))) = (data.labels(), joined.first())
+        // One row a sample, or there is nothing to score.
+        && first.shape().first() == Some(&data.len())
         && let Some(values) = first.as_slice::<f32>()
     {
         let width = values.len() / data.len();
