@@ -166,7 +166,12 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
     let chosen = operators.choose(model)?;
     let data = match (args.mode, data) {
         (Mode::Static, Some(data)) => data,
-        _ => return Ok(chosen.dynamic(weights)?),
+        // Data that is there serves to try the model on.
+        (_, Some(data)) => {
+            let sample = data.rows(0..args.batch(model));
+            return Ok(chosen.dynamic(weights)?.with_sample(sample));
+        }
+        (_, None) => return Ok(chosen.dynamic(weights)?),
     };
     let options = ConvertOptions {
         method: args.method.unwrap_or(Method::MinMax),
