@@ -27,7 +27,7 @@
 //!
 //! Each step consumes what the step before it returned, so a wrong order does not compile:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0599
 //! # let chosen: quaver::Chosen = unreachable!();
 //! let converted = chosen.convert(&quaver::ConvertOptions::default()); // not calibrated
 //! ```

@@ -69,7 +69,7 @@ pub struct Session {
     options: SessionOptions,
     plan: Plan,
     machine: Machine,
-    /// Made at the first observed run.
+    /// Made at the first observed run, where the session fuses.
     observed: Option<(Plan, Machine)>,
     pool: Pool,
     workspace: Workspace,
@@ -153,11 +153,14 @@ impl Session {
         let given = self.check(inputs)?;
         let (pool, workspace) = (&mut self.pool, &mut self.workspace);
         let (plan, machine) = match &mut self.observed {
-            Some(o) => o,
+            // A session without fusion runs what is observed anyway.
+            None if !self.options.fuse => (&self.plan, &mut self.machine),
+            Some((plan, machine)) => (&*plan, machine),
             none => {
                 let plan = Plan::new(&self.model, &self.options, false, pool, workspace)?;
                 let machine = Machine::new(&plan);
-                none.insert((plan, machine))
+                let (plan, machine) = none.insert((plan, machine));
+                (&*plan, machine)
             }
         };
         let outputs = machine.run(plan, &given, &self.options, pool, workspace, Some(observe))?;
