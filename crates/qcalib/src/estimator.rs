@@ -16,6 +16,21 @@ pub struct ValueRange {
     pub max: f32,
 }
 
+impl ValueRange {
+    /// `[centre − reach, centre + reach]` inside the observed range `self`, or reaching to zero
+    /// where that lies wholly on the other side.
+    pub(crate) fn around(self, centre: f64, reach: f64) -> ValueRange {
+        let (low, high) = (f64::from(self.min.min(0.0)), f64::from(self.max.max(0.0)));
+        // Between two f32 values, so the conversions cannot overflow.
+        let min = (centre - reach).clamp(low, 0.0) as f32;
+        let max = (centre + reach).clamp(0.0, high) as f32;
+        ValueRange {
+            min: min + 0.0, // never −0.0
+            max: max + 0.0,
+        }
+    }
+}
+
 /// The quantizer that a range is chosen for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {

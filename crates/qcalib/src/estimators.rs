@@ -1,15 +1,22 @@
 //! The estimators, one file each.
 
+mod aciq;
 mod counts;
+mod divergence;
 mod entropy;
 mod log;
+mod lsq_init;
+mod mean_std;
 mod min_max;
 mod moving_average;
 mod mse;
 mod percentile;
 
+pub use aciq::{Aciq, Density};
 pub use entropy::Entropy;
+pub use lsq_init::LsqInit;
+pub use mean_std::MeanStd;
 pub use min_max::MinMax;
 pub use moving_average::MovingAverage;
 pub use mse::Mse;
-pub use percentile::Percentile;
+pub use percentile::{Percentile, Tails};

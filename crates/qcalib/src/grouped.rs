@@ -45,6 +45,9 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
     /// The form in which it is stored.
     type Wire: fmt::Debug + Clone + Serialize + DeserializeOwned;
 
+    /// Room to work in, kept between batches.
+    type Scratch: Clone + fmt::Debug + Default + Send + Sync;
+
     /// Checks settings that come from outside.
     fn check_settings(settings: &Self::Settings) -> Result<(), CalibError>;
     /// Adds values; `extent` already includes them. `scratch` is room to work in.
@@ -53,7 +56,7 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
         settings: &Self::Settings,
         extent: &Extent,
         piece: Piece<'_>,
-        scratch: &mut Vec<u32>,
+        scratch: &mut Self::Scratch,
     );
     /// Adds what another one holds; `extent` already includes it.
     fn merge(&mut self, settings: &Self::Settings, extent: &Extent, other: &Self);
@@ -89,7 +92,7 @@ pub struct Grouped<A: Accumulator> {
     settings: A::Settings,
     groups: Vec<Group<A>>,
     gathered: Vec<f32>,
-    scratch: Vec<u32>,
+    scratch: A::Scratch,
 }
 
 impl<A: Accumulator> Grouped<A> {
@@ -109,7 +112,7 @@ impl<A: Accumulator> Grouped<A> {
     ) -> Result<Self, CalibError> {
         check_granularity(granularity)?;
         A::check_settings(&settings)?;
-        let (groups, gathered, scratch) = (Vec::new(), Vec::new(), Vec::new());
+        let (groups, gathered, scratch) = (Vec::new(), Vec::new(), A::Scratch::default());
         Ok(Grouped {
             granularity,
             policy,
@@ -331,6 +334,7 @@ impl<A: Accumulator> Observer for Grouped<A> {
             extent,
             batches: None,
             histogram: None,
+            moments: None,
         };
         more.show(&mut record);
         Some(record)

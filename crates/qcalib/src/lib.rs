@@ -16,8 +16,11 @@
 //! | `entropy` | [`Histogram`](ObserverKind::Histogram) | least Kullback-Leibler divergence |
 //! | `mse` | [`Histogram`](ObserverKind::Histogram) | least mean squared error |
 //! | `percentile` | [`Histogram`](ObserverKind::Histogram) | all values but a small share |
+//! | `aciq-laplace`, `aciq-gauss` | [`Moments`](ObserverKind::Moments) | best clipping of a density |
+//! | `mean-std` | [`Moments`](ObserverKind::Moments) | so many standard deviations |
+//! | `lsq` | [`Moments`](ObserverKind::Moments) | where training the step starts |
 //!
-//! One histogram serves four of the five; [`Method::observers_for`] tells which observers a set
+//! One histogram serves all that look at the distribution; [`Method::observers_for`] tells which observers a set
 //! of methods needs, so that the network runs once.
 //!
 //! ```
@@ -50,7 +53,8 @@
 //!
 //! Calibration is worth spreading over machines, and then its result must not depend on how the
 //! samples were dealt out. So every record is a function of the multiset of values and nothing
-//! else: extremes, integer counts, and ends of batches under the batches' indices. The histogram
+//! else: extremes, integer counts, sums in integers wide enough for any of them, and ends of batches
+//! under the batches' indices. The histogram
 //! is where this takes care: its bins have a width of `2^k`, are anchored at zero, and `k` follows
 //! from the largest magnitude seen, so bins only ever join in pairs. Merging is commutative and
 //! associative, and the bytes of an [`ObserverState`] are those of one pass over all data.
@@ -89,6 +93,7 @@ mod estimator;
 pub mod estimators;
 mod extent;
 mod fake;
+mod fixed;
 mod grouped;
 mod layout;
 mod method;

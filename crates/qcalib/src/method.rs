@@ -8,7 +8,9 @@ use core::fmt;
 use core::str::FromStr;
 use qformat::Granularity;
 
-use crate::estimators::{Entropy, MinMax, MovingAverage, Mse, Percentile};
+use crate::estimators::{
+    Aciq, Density, Entropy, LsqInit, MeanStd, MinMax, MovingAverage, Mse, Percentile,
+};
 use crate::{CalibError, Estimator, Observer, ObserverKind, Policy};
 
 /// How the range of a tensor is found.
@@ -25,6 +27,14 @@ pub enum Method {
     Mse,
     /// All values but a share; the number is the percentage that is kept: [`Percentile`].
     Percentile(f64),
+    /// Best clipping of a Laplace density: [`Aciq`].
+    AciqLaplace,
+    /// Best clipping of a normal density: [`Aciq`].
+    AciqGauss,
+    /// So many standard deviations around the mean: [`MeanStd`].
+    MeanStd(f64),
+    /// The start of training with a learned step: [`LsqInit`].
+    Lsq,
 }
 
 /// One line of the table of methods.
@@ -37,12 +47,16 @@ struct Facts {
 
 impl Method {
     /// Every method, with default settings.
-    pub const ALL: [Method; 5] = [
+    pub const ALL: [Method; 9] = [
         Method::MinMax,
         Method::MovingAverage,
         Method::Entropy,
         Method::Mse,
         Method::Percentile(Percentile::DEFAULT_PERCENT),
+        Method::AciqLaplace,
+        Method::AciqGauss,
+        Method::MeanStd(MeanStd::DEFAULT_K),
+        Method::Lsq,
     ];
 
     /// The table.
@@ -77,6 +91,30 @@ impl Method {
                 about: "leaves out a small share of the values at the ends",
                 observer: ObserverKind::Histogram,
                 estimator: |m| Ok(Box::new(Percentile::new(m.percent())?)),
+            },
+            Method::AciqLaplace => Facts {
+                name: "aciq-laplace",
+                about: "clips where a Laplace density of the same scale would best be clipped",
+                observer: ObserverKind::Moments,
+                estimator: |_| Ok(Box::new(Aciq::new(Density::Laplace))),
+            },
+            Method::AciqGauss => Facts {
+                name: "aciq-gauss",
+                about: "clips where a normal density of the same scale would best be clipped",
+                observer: ObserverKind::Moments,
+                estimator: |_| Ok(Box::new(Aciq::new(Density::Gauss))),
+            },
+            Method::MeanStd(_) => Facts {
+                name: "mean-std",
+                about: "keeps so many standard deviations on either side of the mean",
+                observer: ObserverKind::Moments,
+                estimator: |m| Ok(Box::new(MeanStd::new(m.deviations())?)),
+            },
+            Method::Lsq => Facts {
+                name: "lsq",
+                about: "the step that training with a learned step starts from",
+                observer: ObserverKind::Moments,
+                estimator: |_| Ok(Box::new(LsqInit)),
             },
         }
     }
@@ -146,6 +184,23 @@ impl Method {
         }
     }
 
+    /// The setting of the mean-std method, or its default.
+    const fn deviations(self) -> f64 {
+        match self {
+            Method::MeanStd(k) => k,
+            _ => MeanStd::DEFAULT_K,
+        }
+    }
+
+    /// The same method with its setting, where it has one.
+    fn with_setting(self, setting: f64) -> Option<Method> {
+        match self {
+            Method::Percentile(_) => Some(Method::Percentile(setting)),
+            Method::MeanStd(_) => Some(Method::MeanStd(setting)),
+            _ => None,
+        }
+    }
+
     /// The estimator of the method.
     ///
     /// # Errors
@@ -160,7 +215,7 @@ impl fmt::Display for Method {
     /// The name, with the setting where it has one: `entropy`, `percentile=99.9`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Method::Percentile(p) => f.pad(&format!("{}={p}", self.name())),
+            Method::Percentile(x) | Method::MeanStd(x) => f.pad(&format!("{}={x}", self.name())),
             _ => f.pad(self.name()),
         }
     }
@@ -169,12 +224,14 @@ impl fmt::Display for Method {
 impl FromStr for Method {
     type Err = CalibError;
 
-    /// Reads a name, with a setting where the method has one: `minmax`, `percentile=99.9`.
+    /// Reads a name, with a setting where the method has one: `minmax`, `percentile=99.9`,
+    /// `mean-std=3`.
     fn from_str(s: &str) -> Result<Self, CalibError> {
         let unknown = || CalibError::Name {
             what: "method",
             given: s.to_string(),
-            allowed: "minmax, moving-average, entropy, mse, percentile, percentile=99.9",
+            allowed: "minmax, moving-average, entropy, mse, percentile, percentile=99.9, \
+                      aciq-laplace, aciq-gauss, mean-std, mean-std=3, lsq",
         };
         let (name, setting) = match s.split_once('=') {
             Some((name, setting)) => (name, Some(setting)),
@@ -184,15 +241,13 @@ impl FromStr for Method {
             .into_iter()
             .find(|m| m.name() == name)
             .ok_or_else(unknown)?;
-        match (method, setting) {
-            (_, None) => Ok(method),
-            (Method::Percentile(_), Some(p)) => {
-                let p = p.parse().map_err(|_| unknown())?;
-                Percentile::new(p)?;
-                Ok(Method::Percentile(p))
-            }
-            _ => Err(unknown()),
-        }
+        let Some(setting) = setting else {
+            return Ok(method);
+        };
+        let setting = setting.parse().map_err(|_| unknown())?;
+        let method = method.with_setting(setting).ok_or_else(unknown)?;
+        method.estimator()?; // refuses a setting outside its domain
+        Ok(method)
     }
 }
 
@@ -202,7 +257,10 @@ mod tests {
 
     #[test]
     fn names_round_trip_with_their_settings() {
-        for m in Method::ALL.into_iter().chain([Method::Percentile(99.9)]) {
+        for m in Method::ALL
+            .into_iter()
+            .chain([Method::Percentile(99.9), Method::MeanStd(2.5)])
+        {
             assert_eq!(m.to_string().parse(), Ok(m));
             assert_eq!(m.name().parse::<Method>().unwrap().name(), m.name());
             assert!(m.estimator().is_ok());
@@ -228,6 +286,9 @@ mod tests {
             "percentile=101",
             "percentile=NaN",
             "percentile=inf",
+            "mean-std=0",
+            "mean-std=-1",
+            "mean-std=NaN",
         ] {
             assert!(
                 matches!(bad.parse::<Method>(), Err(CalibError::Setting { .. })),

@@ -8,7 +8,8 @@ use core::str::FromStr;
 use qformat::Granularity;
 
 use crate::observers::{
-    Batches, Histogram, HistogramObserver, MinMaxObserver, MovingAverageObserver,
+    Batches, Histogram, HistogramObserver, MinMaxObserver, Moments, MomentsObserver,
+    MovingAverageObserver,
 };
 use crate::{CalibError, Extent, ObserverState, Policy, ValueRange};
 
@@ -121,6 +122,8 @@ pub struct Record<'a> {
     pub batches: Option<&'a Batches>,
     /// The distribution of the values.
     pub histogram: Option<&'a Histogram>,
+    /// Exact sums of the values.
+    pub moments: Option<&'a Moments>,
 }
 
 impl Record<'_> {
@@ -146,6 +149,8 @@ pub enum ObserverKind {
     MovingAverage,
     /// A histogram that grows exactly: [`HistogramObserver`].
     Histogram,
+    /// Exact sums: [`MomentsObserver`].
+    Moments,
 }
 
 /// One line of the table of observers.
@@ -157,9 +162,10 @@ struct Facts {
 
 impl ObserverKind {
     /// Every observer, the cheapest first.
-    pub const ALL: [ObserverKind; 3] = [
+    pub const ALL: [ObserverKind; 4] = [
         ObserverKind::MinMax,
         ObserverKind::MovingAverage,
+        ObserverKind::Moments,
         ObserverKind::Histogram,
     ];
 
@@ -175,6 +181,11 @@ impl ObserverKind {
                 name: "moving-average",
                 about: "lowest and highest value of every batch",
                 make: |g, p| Ok(Box::new(MovingAverageObserver::new(g, p)?)),
+            },
+            ObserverKind::Moments => Facts {
+                name: "moments",
+                about: "exact sums: mean, variance, mean magnitude",
+                make: |g, p| Ok(Box::new(MomentsObserver::new(g, p)?)),
             },
             ObserverKind::Histogram => Facts {
                 name: "histogram",
@@ -226,7 +237,7 @@ impl FromStr for ObserverKind {
             .ok_or_else(|| CalibError::Name {
                 what: "observer",
                 given: s.to_string(),
-                allowed: "minmax, moving-average, histogram",
+                allowed: "minmax, moving-average, moments, histogram",
             })
     }
 }

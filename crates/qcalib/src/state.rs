@@ -6,7 +6,9 @@ use qformat::Granularity;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::grouped::{Grouped, GroupsWire};
-use crate::observers::{BatchesAccumulator, HistogramAccumulator, MinMaxAccumulator};
+use crate::observers::{
+    BatchesAccumulator, HistogramAccumulator, MinMaxAccumulator, MomentsAccumulator,
+};
 use crate::{CalibError, Observer, ObserverKind, Policy};
 
 /// The state of an observer, for serde: what sharded calibration sends around.
@@ -97,6 +99,7 @@ records! {
     MinMax(MinMaxAccumulator);
     MovingAverage(BatchesAccumulator);
     Histogram(HistogramAccumulator);
+    Moments(MomentsAccumulator);
 }
 
 /// What a file holds.

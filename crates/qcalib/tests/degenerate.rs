@@ -88,6 +88,8 @@ fn every_method_survives_every_degenerate_tensor() {
             assert!(scale > 0.0 && scale.is_finite(), "{case}");
             assert!(min <= max && min.is_finite() && max.is_finite(), "{case}");
             let inside = match scheme {
+                // What training starts from is a formula, whatever was seen.
+                _ if method == Method::Lsq => true,
                 Scheme::Affine => low <= min.min(0.0) && max.max(0.0) <= high,
                 Scheme::Symmetric => -min <= widest && max <= widest,
             };
@@ -125,7 +127,7 @@ fn without_a_finite_value_there_is_no_range() {
 fn a_constant_is_kept_by_every_method_that_minimises_a_loss() {
     for c in [3.25f32, -0.001, 1.0, 255.0] {
         for_each_result(&[c; 100], |method, scheme, dtype, result| {
-            if dtype.bits() >= 8 && method != Method::Percentile(0.5) {
+            if dtype.bits() >= 8 && ![Method::Percentile(0.5), Method::Lsq].contains(&method) {
                 let (min, max, _) = result.unwrap();
                 let end = if c > 0.0 { max } else { -min };
                 assert!(

@@ -1,7 +1,7 @@
 //! Each estimator against a slow reference on the raw values.
 
 use proptest::prelude::*;
-use qcalib::estimators::{MovingAverage, Mse};
+use qcalib::estimators::{MovingAverage, Mse, Percentile, Tails};
 use qcalib::{Estimator, Method, Observer, ObserverKind, Policy, Target, ValueRange, ranges};
 use qformat::{DType, Granularity, QParams, Scheme};
 
@@ -213,4 +213,52 @@ fn the_averaging_constant_is_checked() {
     for c in [0.0, -0.1, 1.1, f64::NAN] {
         assert!(MovingAverage::new(c).is_err(), "{c}");
     }
+}
+
+/// The estimators of a density find the threshold that the histogram's search finds, where the
+/// values have that density.
+#[test]
+fn clipping_by_density_is_as_good_as_the_search_where_the_density_is_right() {
+    let mut r = Random(99);
+    let gauss = |r: &mut Random| {
+        let (u, v) = (r.uniform(), r.uniform());
+        (-2.0 * u.ln()).sqrt() * (core::f32::consts::TAU * v).cos()
+    };
+    let n = 200_000;
+    let laplace: Vec<f32> = (0..n).map(|_| r.laplace()).collect();
+    let normal: Vec<f32> = (0..n).map(|_| gauss(&mut r)).collect();
+    for (method, x) in [(Method::AciqLaplace, laplace), (Method::AciqGauss, normal)] {
+        let relu: Vec<f32> = x.iter().map(|v| v.max(0.0)).collect();
+        for (x, scheme) in [
+            (&x, Scheme::Symmetric),
+            (&x, Scheme::Affine),
+            (&relu, Scheme::Affine),
+        ] {
+            let o = observe(ObserverKind::Moments, x);
+            let target = Target::new(DType::I4, scheme).unwrap();
+            let a = ranges(&*o, &*method.estimator().unwrap(), target).unwrap()[0];
+            let b = range_of(x, &Mse, DType::I4, scheme);
+            let cost = |r: ValueRange| squared_error(x, r.min, r.max, DType::I4, scheme);
+            assert!(
+                cost(a) < 1.05 * cost(b),
+                "{method} {scheme}: {a:?} {b:?}, {} {}",
+                cost(a),
+                cost(b)
+            );
+        }
+    }
+}
+
+#[test]
+fn one_tail_keeps_the_other_end() {
+    let x: Vec<f32> = (-1024..2048).map(|i| i as f32).collect();
+    let range = |tails| {
+        let e = Percentile::new(90.0).unwrap().with_tails(tails);
+        let r = range_of(&x, &e, DType::U8, Scheme::Affine);
+        (r.min, r.max)
+    };
+    // 307 of 3,072 values may go; bins are 1 wide and the bin below zero holds (−1, 0).
+    assert_eq!(range(Tails::Upper), (-1024.0, 1741.0));
+    assert_eq!(range(Tails::Lower), (-718.0, 2047.0));
+    assert_eq!(range(Tails::Both), (-872.0, 1895.0));
 }

@@ -46,10 +46,11 @@ fn observers() -> impl Strategy<Value = Box<dyn Observer>> {
         Just(Granularity::PerChannel { axis: 1 }),
     ];
     let policy = prop_oneof![Just(Policy::Ignore), Just(Policy::Saturate)];
-    (0..4, granularity, policy).prop_map(|(kind, g, p)| match kind {
+    (0..5, granularity, policy).prop_map(|(kind, g, p)| match kind {
         0 => ObserverKind::MinMax.observer(g, p).unwrap(),
         1 => ObserverKind::MovingAverage.observer(g, p).unwrap(),
         2 => Box::new(HistogramObserver::with_bins(g, p, 16).unwrap()),
+        3 => ObserverKind::Moments.observer(g, p).unwrap(),
         _ => Box::new(HistogramObserver::with_bins(g, p, 128).unwrap()),
     })
 }
@@ -127,7 +128,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn channels_joined_are_the_tensor(kind in 0usize..3, shards in shards()) {
+    fn channels_joined_are_the_tensor(kind in 0usize..4, shards in shards()) {
         let kind = ObserverKind::ALL[kind];
         let observer = |g| kind.observer(g, Policy::Ignore).unwrap();
         let mut channels = observer(Granularity::PerChannel { axis: 1 });
@@ -162,13 +163,17 @@ fn long_batches_in_any_order_give_the_same_bytes() {
         })
         .collect();
     x[200_001] = -1e30;
-    for granularity in [Granularity::PerTensor, Granularity::PerChannel { axis: 1 }] {
-        let mut forward = HistogramObserver::new(granularity, Policy::Error).unwrap();
+    let granularities = [Granularity::PerTensor, Granularity::PerChannel { axis: 1 }];
+    for (granularity, kind) in granularities
+        .into_iter()
+        .flat_map(|g| ObserverKind::ALL.map(|k| (g, k)))
+    {
+        let mut forward = kind.observer(granularity, Policy::Error).unwrap();
         let mut backward = forward.clone();
         forward.observe(0, &x, &[100_000, 3]).unwrap();
         for part in x.chunks(999).rev() {
             backward.observe(0, part, &[part.len() / 3, 3]).unwrap();
         }
-        assert_eq!(bytes(&forward), bytes(&backward));
+        assert_eq!(bytes(&*forward), bytes(&*backward), "{kind}");
     }
 }

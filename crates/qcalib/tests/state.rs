@@ -59,7 +59,7 @@ fn the_version_is_named_before_anything_else() {
 /// One change each, and a word of the reason.
 #[test]
 fn impossible_states_are_refused_with_a_reason() {
-    use ObserverKind::{Histogram, MinMax, MovingAverage};
+    use ObserverKind::{Histogram, MinMax, Moments, MovingAverage};
     let max = json!(u64::MAX);
     let cases: Vec<(ObserverKind, &str, Value, &str)> = vec![
         (MinMax, "/extent/range", json!([2.0, 1.0]), "swapped"),
@@ -91,6 +91,24 @@ fn impossible_states_are_refused_with_a_reason() {
             "/more",
             json!((0..9).map(|i| (i, -8.0, 1.0)).collect::<Vec<_>>()),
             "outnumber",
+        ),
+        (Moments, "/more/zeros", json!(9), "outnumber"),
+        (Moments, "/more/positive", json!([1, 0]), "size"),
+        (Moments, "/more/positive", json!(vec![1; 7]), "size"),
+        (Moments, "/more/positive", json!([]), "end there"),
+        (
+            Moments,
+            "/more/positive",
+            json!([0, 0, 0, 0, 0, 1]),
+            "end there",
+        ),
+        (Moments, "/more/negative", json!([]), "end there"),
+        (Moments, "/more/squares", json!([]), "squares of such"),
+        (
+            Moments,
+            "/more/squares",
+            json!(vec![1; 10]),
+            "squares of such",
         ),
         (Histogram, "/more/exponent", json!(-6), "exponent"),
         (Histogram, "/more/exponent", json!(i32::MAX), "exponent"),
@@ -182,7 +200,7 @@ proptest! {
     /// Whatever a damaged file still means, it is refused or belongs to a working observer.
     #[test]
     fn damaged_files_never_panic(
-        kind in 0usize..3,
+        kind in 0usize..4,
         cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         truncate in any::<Option<prop::sample::Index>>(),
     ) {

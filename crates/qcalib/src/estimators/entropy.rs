@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use qformat::Scheme;
 
 use super::counts::Counts;
-use super::log::ln;
+use super::divergence::Line;
 use crate::{CalibError, Estimator, Record, Target, ValueRange};
 
 /// The range with the least Kullback-Leibler divergence between the distribution of the values
@@ -35,7 +35,7 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 ///   threshold there; half of the integers then stay unused, which is the scheme's price.
 /// * **Affine** targets use all levels (256 for 8 bits) over both ends. If all values lie on one
 ///   side, all candidates of the other end are tried; else a net of 33 × 33 candidates, and a
-///   descent from each of the best eight with ever smaller steps.
+///   descent into each of its best eight valleys with ever smaller steps.
 ///
 /// A range always has at least `L` bins. With no more bins than levels (16-bit targets, say)
 /// nothing is lost inside any range, and the observed range is the answer. The widest of equally
@@ -65,13 +65,13 @@ const PEAK: u64 = 4;
 /// Bins in use on either side that a bin is compared with.
 const NEIGHBOURS: usize = 8;
 
-/// Share of the even distribution in `Q`.
-const EPSILON: f64 = 1e-4;
-
 /// Candidates of each end in the first net of a search over both ends, less one.
 const NET: usize = 32;
 
-/// Points of the net that a descent starts from; fewer than it has.
+/// The best points of the net, among which valleys are looked for.
+const POINTS: usize = 48;
+
+/// Valleys that are descended into at most.
 const STARTS: usize = 8;
 
 impl Estimator for Entropy {
@@ -91,9 +91,9 @@ impl Estimator for Entropy {
         let levels = usize::try_from(levels).map_or(usize::MAX, |l| l.saturating_add(1));
         Ok(match target.scheme() {
             Scheme::Symmetric => {
-                let line = Line::new(without_point_masses(&counts.magnitudes()));
-                counts.within(best_end(line.bins(), levels, |t| {
-                    line.divergence(0, t, levels)
+                let line = Line::new(&without_point_masses(&counts.magnitudes()));
+                counts.within(best_end(line.bins(), levels, |t, limit| {
+                    line.divergence(0, t, levels, limit)
                 }))
             }
             Scheme::Affine => {
@@ -101,12 +101,14 @@ impl Estimator for Entropy {
                 let above = counts.positive.len();
                 let mut all: Vec<u64> = counts.negative.iter().rev().copied().collect();
                 all.extend_from_slice(&counts.positive);
-                let line = Line::new(without_point_masses(&all));
-                let divergence = |a: usize, b: usize| line.divergence(below - a, below + b, levels);
+                let line = Line::new(&without_point_masses(&all));
+                let divergence = |a: usize, b: usize, limit: f64| {
+                    line.divergence(below - a, below + b, levels, limit)
+                };
                 let (a, b) = if below == 0 {
-                    (0, best_end(above, levels, |b| divergence(0, b)))
+                    (0, best_end(above, levels, |b, l| divergence(0, b, l)))
                 } else if above == 0 {
-                    (best_end(below, levels, |a| divergence(a, 0)), 0)
+                    (best_end(below, levels, |a, l| divergence(a, 0, l)), 0)
                 } else {
                     best_ends(below, above, levels, divergence)
                 };
@@ -118,29 +120,48 @@ impl Estimator for Entropy {
 
 /// Counts in which no bin stands far above its neighbours.
 fn without_point_masses(counts: &[u64]) -> Vec<u64> {
-    let used: Vec<usize> = (0..counts.len()).filter(|&i| counts[i] > 0).collect();
+    let (used, values): (Vec<usize>, Vec<u64>) = counts
+        .iter()
+        .enumerate()
+        .filter(|&(_, &c)| c > 0)
+        .map(|(i, &c)| (i, c))
+        .unzip();
     let mut limited = counts.to_vec();
     let mut around = Vec::with_capacity(2 * NEIGHBOURS);
-    for (at, &bin) in used.iter().enumerate() {
-        let before = &used[at.saturating_sub(NEIGHBOURS)..at];
-        let after = &used[at + 1..used.len().min(at + 1 + NEIGHBOURS)];
-        around.clear();
-        around.extend(before.iter().chain(after).map(|&i| counts[i]));
-        if around.len() < NEIGHBOURS {
+    for (at, (&bin, &count)) in used.iter().zip(&values).enumerate() {
+        let before = &values[at.saturating_sub(NEIGHBOURS)..at];
+        let after = &values[at + 1..values.len().min(at + 1 + NEIGHBOURS)];
+        let n = before.len() + after.len();
+        if n < NEIGHBOURS {
             continue; // too few to say what is usual here
         }
-        let middle = around.len() / 2;
-        let (_, &mut median, _) = around.select_nth_unstable(middle);
-        limited[bin] = counts[bin].min(median.saturating_mul(PEAK));
+        // Mostly the median is seen to be large enough without looking for it.
+        let least = count.div_ceil(PEAK);
+        let large = |side: &[u64]| side.iter().map(|&c| usize::from(c >= least)).sum::<usize>();
+        if large(before) + large(after) >= n - n / 2 {
+            continue;
+        }
+        around.clear();
+        around.extend(before.iter().chain(after).copied());
+        let (_, &mut median, _) = around.select_nth_unstable(n / 2);
+        limited[bin] = count.min(median.saturating_mul(PEAK));
     }
     limited
 }
 
-/// The end with the least divergence among `levels..=bins`, or `bins` if there is none.
-fn best_end(bins: usize, levels: usize, divergence: impl Fn(usize) -> f64) -> usize {
+/// Distance of the candidates that are tried first, to know early what the others must beat.
+const STRIDE: usize = 32;
+
+/// The end with the least divergence among `levels..=bins`, or `bins` if there is none. All are
+/// tried; `divergence(end, limit)` may give up above the limit.
+fn best_end(bins: usize, levels: usize, divergence: impl Fn(usize, f64) -> f64) -> usize {
+    let mut limit = f64::INFINITY;
+    for t in (levels..=bins).rev().step_by(STRIDE) {
+        limit = limit.min(divergence(t, limit));
+    }
     let mut best = (bins, f64::INFINITY);
     for t in (levels..=bins).rev() {
-        let d = divergence(t);
+        let d = divergence(t, limit.min(best.1));
         if d < best.1 {
             best = (t, d);
         }
@@ -154,36 +175,56 @@ fn best_ends(
     below: usize,
     above: usize,
     levels: usize,
-    divergence: impl Fn(usize, usize) -> f64,
+    divergence: impl Fn(usize, usize, f64) -> f64,
 ) -> (usize, usize) {
-    let at = |(a, b): (usize, usize)| {
+    let at = |(a, b): (usize, usize), limit: f64| {
         let allowed = a <= below && b <= above && a + b >= levels;
         if allowed {
-            divergence(a, b)
+            divergence(a, b, limit)
         } else {
             f64::INFINITY
         }
     };
-    // From the widest inwards; the sort is stable, so wider points stay first among equals.
-    let mut net: Vec<_> = (0..=NET)
-        .rev()
-        .flat_map(|i| {
-            (0..=NET)
-                .rev()
-                .map(move |j| (below * i / NET, above * j / NET))
-        })
-        .map(|ends| (ends, at(ends)))
-        .collect();
-    net.sort_by(|x, y| x.1.total_cmp(&y.1));
+    // The best points of the net, widest first among equals: it is walked from the widest inwards
+    // and only a smaller divergence goes before another.
+    let mut points: Vec<((usize, usize), f64)> = Vec::with_capacity(POINTS + 1);
+    let ends = |(i, j): (usize, usize)| (below * i / NET, above * j / NET);
+    for i in (0..=NET).rev() {
+        for j in (0..=NET).rev() {
+            let limit = match points.get(POINTS - 1) {
+                Some(&(_, worst)) => worst,
+                None => f64::INFINITY,
+            };
+            let d = at(ends((i, j)), limit);
+            if d < limit {
+                let place = points.partition_point(|&(_, known)| known <= d);
+                points.insert(place, ((i, j), d));
+                points.truncate(POINTS);
+            }
+        }
+    }
+    // A point beside a better one leads to the same valley.
+    let beside = |(i, j): (usize, usize), &((k, l), _): &((usize, usize), f64)| {
+        i.abs_diff(k) <= 1 && j.abs_diff(l) <= 1
+    };
+    let valleys = points
+        .iter()
+        .enumerate()
+        .filter(|&(n, &(p, _))| !points[..n].iter().any(|better| beside(p, better)))
+        .map(|(_, &(p, d))| (ends(p), d))
+        .take(STARTS);
     let mut best = ((below, above), f64::INFINITY);
-    for &start in &net[..STARTS] {
+    for start in valleys {
         let mut here = start;
         let mut step = (below.div_ceil(NET), above.div_ceil(NET));
         loop {
             let (a, b) = here.0;
             for a in [a.saturating_sub(step.0), a, a + step.0] {
                 for b in [b.saturating_sub(step.1), b, b + step.1] {
-                    let d = at((a, b));
+                    if (a, b) == here.0 {
+                        continue;
+                    }
+                    let d = at((a, b), here.1);
                     if d < here.1 {
                         here = ((a, b), d);
                     }
@@ -204,108 +245,9 @@ fn best_ends(
     best.0
 }
 
-/// Neighbouring bins, with the sums that make a candidate's divergence cost O(levels).
-struct Line {
-    counts: Vec<u64>,
-    /// Sums over the bins before each: of the counts, of `c · ln c`, and of the bins in use.
-    before: Vec<Sums>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Sums {
-    count: f64,
-    entropy: f64,
-    used: u32,
-}
-
-/// `x · ln x`, 0 at 0.
-fn x_ln_x(x: f64) -> f64 {
-    if x > 0.0 { x * ln(x) } else { 0.0 }
-}
-
-impl Line {
-    fn new(counts: Vec<u64>) -> Line {
-        let mut sum = Sums::default();
-        let mut before = Vec::with_capacity(counts.len() + 1);
-        before.push(sum);
-        for &c in &counts {
-            // Counts above 2^53 round: relative weights are all that matters here.
-            sum.count += c as f64;
-            sum.entropy += x_ln_x(c as f64);
-            sum.used += u32::from(c > 0);
-            before.push(sum);
-        }
-        Line { counts, before }
-    }
-
-    fn bins(&self) -> usize {
-        self.counts.len()
-    }
-
-    /// Divergence of the candidate `start..end` in nats.
-    fn divergence(&self, start: usize, end: usize, levels: usize) -> f64 {
-        let bins = end - start;
-        let Some(last) = self.before.last() else {
-            return f64::INFINITY;
-        };
-        let (from, to) = (self.before[start], self.before[end]);
-        let inside = to.count - from.count;
-        let total = last.count;
-        if bins == 0 || inside <= 0.0 {
-            return f64::INFINITY;
-        }
-        // What clipping adds to the outermost bins.
-        let (low, high) = (from.count, total - to.count);
-        let edge = |bin: usize| self.counts[bin] as f64;
-        // Bins that are in use only because of it, and Σ P ln P with the edges put right.
-        let (mut used, mut entropy) = (to.used - from.used, to.entropy - from.entropy);
-        let first_is_new = low > 0.0 && self.counts[start] == 0;
-        let last_is_new = high > 0.0 && self.counts[end - 1] == 0 && !(bins == 1 && first_is_new);
-        used += u32::from(first_is_new) + u32::from(last_is_new);
-        let edges: &[(usize, f64)] = if bins == 1 {
-            &[(start, low + high)]
-        } else {
-            &[(start, low), (end - 1, high)]
-        };
-        for &(bin, more) in edges {
-            entropy += x_ln_x(edge(bin) + more) - x_ln_x(edge(bin));
-        }
-        let even = EPSILON / f64::from(used);
-        let spread = (1.0 - EPSILON) / inside;
-        let mut cross = 0.0;
-        // Segment j starts at floor(j · bins / levels), counted along instead of divided.
-        let (whole, part) = (bins / levels, bins % levels);
-        let (mut a, mut over) = (start, 0);
-        while a < end {
-            let mut b = a + whole;
-            over += part;
-            if over >= levels {
-                over -= levels;
-                b += 1;
-            }
-            let q = self.before[b].count - self.before[a].count;
-            let mut used = self.before[b].used - self.before[a].used;
-            let mut p = q;
-            if a == start {
-                p += low;
-                used += u32::from(first_is_new);
-            }
-            if b == end {
-                p += high;
-                used += u32::from(last_is_new);
-            }
-            if p > 0.0 {
-                cross += p * ln(spread * q / f64::from(used) + even);
-            }
-            a = b;
-        }
-        // Σ (P/N) ln(P/N) − Σ (P/N) ln Q
-        (entropy - cross) / total - ln(total)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::divergence::EPSILON;
     use super::*;
     use proptest::prelude::*;
 
@@ -356,15 +298,15 @@ mod tests {
         ) {
             let (a, b) = (a.min(b) % counts.len(), a.max(b) % (counts.len() + 1));
             prop_assume!(a < b && b - a >= levels);
-            let fast = Line::new(counts.clone()).divergence(a, b, levels);
+            let fast = Line::new(&counts).divergence(a, b, levels, f64::INFINITY);
             let slow = textbook(&counts, a, b, levels);
             prop_assert!((fast - slow).abs() < 1e-8 || fast == slow, "{fast} {slow}");
         }
 
         #[test]
         fn one_end_is_the_best_of_all_candidates(counts in bins(), levels in 2usize..20) {
-            let line = Line::new(counts.clone());
-            let end = best_end(line.bins(), levels, |t| line.divergence(0, t, levels));
+            let line = Line::new(&counts);
+            let end = best_end(line.bins(), levels, |t, l| line.divergence(0, t, levels, l));
             for t in levels..=counts.len() {
                 prop_assert!(textbook(&counts, 0, end, levels)
                     <= textbook(&counts, 0, t, levels) + 1e-8);
@@ -398,9 +340,9 @@ mod tests {
                 .collect();
             let (below, above, levels) = (50, 70, 16);
             let divergence = |a: usize, b: usize| textbook(&counts, below - a, below + b, levels);
-            let line = Line::new(counts.clone());
-            let (a, b) = best_ends(below, above, levels, |a, b| {
-                line.divergence(below - a, below + b, levels)
+            let line = Line::new(&counts);
+            let (a, b) = best_ends(below, above, levels, |a, b, limit| {
+                line.divergence(below - a, below + b, levels, limit)
             });
             let mut best = f64::INFINITY;
             for a in 0..=below {

@@ -13,6 +13,9 @@ use qformat::Scheme;
 /// * the affine scheme: `[a, b]`, where each end by itself leaves at most
 ///   `floor(n · (100 − p) / 200)` values in the bins beyond it: half of the share a side.
 ///
+/// With [`Tails::Upper`] or [`Tails::Lower`] the affine scheme takes the whole share from one end
+/// and keeps the other: right for values whose other end is sharp, such as those after a GELU.
+///
 /// Counts are compared as integers and the outer edge of the last bin that is kept is the answer:
 /// nothing is interpolated, so the share promised is kept for every distribution, and equal
 /// states give equal ranges. The answer is brought inside the observed range and holds zero.
@@ -36,6 +39,19 @@ use qformat::Scheme;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percentile {
     percent: f64,
+    tails: Tails,
+}
+
+/// The ends of an affine range that values may be left outside of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Tails {
+    /// Half of the share at each end.
+    #[default]
+    Both,
+    /// All of it above; the lowest value stays in.
+    Upper,
+    /// All of it below; the highest value stays in.
+    Lower,
 }
 
 impl Percentile {
@@ -49,7 +65,10 @@ impl Percentile {
     /// [`CalibError::Setting`] unless `0 < percent <= 100`.
     pub fn new(percent: f64) -> Result<Self, CalibError> {
         if percent > 0.0 && percent <= 100.0 {
-            Ok(Percentile { percent })
+            Ok(Percentile {
+                percent,
+                tails: Tails::Both,
+            })
         } else {
             let allowed = "above 0 and at most 100";
             Err(CalibError::Setting {
@@ -58,6 +77,13 @@ impl Percentile {
                 allowed,
             })
         }
+    }
+
+    /// The same share, taken from other ends. The symmetric scheme has one threshold and no ends
+    /// to choose from.
+    #[must_use]
+    pub const fn with_tails(self, tails: Tails) -> Self {
+        Percentile { tails, ..self }
     }
 
     /// How many of `n` values each of `ends` ends may leave outside.
@@ -73,6 +99,7 @@ impl Default for Percentile {
     fn default() -> Self {
         Percentile {
             percent: Self::DEFAULT_PERCENT,
+            tails: Tails::Both,
         }
     }
 }
@@ -101,11 +128,12 @@ impl Estimator for Percentile {
             Scheme::Symmetric => counts.within(keep(&counts.magnitudes(), self.allowance(n, 1.0))),
             // An end that moves past zero stays there: every range holds zero.
             Scheme::Affine => {
-                let allowance = self.allowance(n, 2.0);
-                counts.between(
-                    keep(&counts.negative, allowance),
-                    keep(&counts.positive, allowance),
-                )
+                let (below, above) = match self.tails {
+                    Tails::Both => (self.allowance(n, 2.0), self.allowance(n, 2.0)),
+                    Tails::Upper => (0, self.allowance(n, 1.0)),
+                    Tails::Lower => (self.allowance(n, 1.0), 0),
+                };
+                counts.between(keep(&counts.negative, below), keep(&counts.positive, above))
             }
         })
     }

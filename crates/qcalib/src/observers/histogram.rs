@@ -317,6 +317,7 @@ impl Accumulator for Histogram {
     const KIND: ObserverKind = ObserverKind::Histogram;
     type Settings = HistogramSettings;
     type Wire = HistogramWire;
+    type Scratch = Vec<u32>;
 
     fn check_settings(settings: &HistogramSettings) -> Result<(), CalibError> {
         let HistogramSettings { bins } = *settings;

@@ -1,7 +1,5 @@
 //! Lowest and highest value: what every observer keeps, and nothing else.
 
-use alloc::vec::Vec;
-
 use crate::grouped::{Accumulator, Grouped, GroupsWire, Piece};
 use crate::state::RecordWire;
 use crate::{CalibError, Extent, ObserverKind, Record};
@@ -35,12 +33,13 @@ impl Accumulator for MinMaxAccumulator {
     const KIND: ObserverKind = ObserverKind::MinMax;
     type Settings = Nothing;
     type Wire = Nothing;
+    type Scratch = ();
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())
     }
 
-    fn add(&mut self, _: &Nothing, _: &Extent, _: Piece<'_>, _: &mut Vec<u32>) {}
+    fn add(&mut self, _: &Nothing, _: &Extent, _: Piece<'_>, (): &mut ()) {}
 
     fn merge(&mut self, _: &Nothing, _: &Extent, _: &Self) {}
 

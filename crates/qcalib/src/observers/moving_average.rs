@@ -62,12 +62,13 @@ impl Accumulator for Batches {
     const KIND: ObserverKind = ObserverKind::MovingAverage;
     type Settings = Nothing;
     type Wire = Vec<BatchWire>;
+    type Scratch = ();
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())
     }
 
-    fn add(&mut self, _: &Nothing, _: &Extent, piece: Piece<'_>, _: &mut Vec<u32>) {
+    fn add(&mut self, _: &Nothing, _: &Extent, piece: Piece<'_>, (): &mut ()) {
         if let Some(range) = piece.summary.min.zip(piece.summary.max) {
             self.add_range(piece.batch, range);
         }
