@@ -1,6 +1,5 @@
 //! `cargo xtask ci`: what must hold before a change is merged, one line a step.
 
-mod cpu;
 mod demo;
 mod interop;
 
@@ -9,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::error::Error;
-use crate::{process, python, workspace};
+use crate::{process, python, tiers, workspace};
 
 /// Run every check that must hold before a change is merged; stop at the first that fails.
 ///
@@ -227,7 +226,7 @@ fn test() -> Result<Vec<Task>, Error> {
     let python = python::interpreter()?;
     let mut command = process::cargo(["test", "--workspace"]);
     command
-        .env("QUAVER_EXPECT_ISA", cpu::expected_tiers()?.join(","))
+        .env("QUAVER_EXPECT_ISA", tiers::expected_here()?.join(","))
         .env(python::NODE_TESTS, python::onnx_node_tests(&python)?);
     Ok(vec![Task::Run(command)])
 }

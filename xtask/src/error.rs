@@ -21,6 +21,24 @@ pub(crate) enum Error {
         /// Its exit status, 1 where it was ended by a signal.
         code: u8,
     },
+    /// A program ran too long and was ended.
+    #[error("`{command}` was ended after {} s, the most it may take", limit.as_secs_f64())]
+    Slow {
+        /// The whole command line.
+        command: String,
+        /// How long it was given.
+        limit: std::time::Duration,
+    },
+    /// Something that a chore needs is not installed.
+    #[error("NOT RUN: {what} needs {missing}, which is not here; {remedy}")]
+    Absent {
+        /// What could not be run.
+        what: String,
+        /// What is missing.
+        missing: String,
+        /// How to get it.
+        remedy: String,
+    },
     /// A file or folder could not be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {

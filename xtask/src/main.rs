@@ -4,17 +4,21 @@
 //! |---|---|
 //! | `bench` | times the kernels and models beside the machine's measured limits |
 //! | `ci` | everything that must hold before a change is merged |
+//! | `cross` | runs the tests for other processors under qemu |
 //! | `tidy` | the architecture's invariants, read from the sources and the manifests |
 //! | `features` | builds and tests the feature subsets of the crates that have features |
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
+mod cross;
 mod error;
 mod features;
 mod process;
 mod python;
+mod test_programs;
 mod tidy;
+mod tiers;
 mod workspace;
 
 use std::process::ExitCode;
@@ -34,6 +38,7 @@ Examples:
   cargo xtask ci --list                  its steps, with what each is for
   cargo xtask ci --from tidy             go on at a step
   cargo xtask tidy                       only the architecture's invariants
+  cargo xtask cross aarch64              the tests on ARM, under qemu
   cargo xtask features qkernels          the feature subsets of one crate
   cargo xtask bench gemm --isa all       every tier of instructions, side by side
   cargo xtask bench --help               what else can be timed"
@@ -50,6 +55,8 @@ enum Chore {
     Bench(bench::Args),
     /// Run every check that must hold before a change is merged.
     Ci(ci::Args),
+    /// Build the tests for other processors and run them under qemu.
+    Cross(cross::Args),
     /// Check the architecture's invariants.
     Tidy,
     /// Build and test the feature subsets of the crates that have features.
@@ -60,6 +67,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Bench(args) => bench::run(&args),
         Chore::Ci(args) => ci::run(&args),
+        Chore::Cross(args) => cross::run(&args),
         Chore::Tidy => tidy::run(),
         Chore::Features(args) => features::run(&args),
     };

@@ -1,7 +1,9 @@
 //! Running programs: what is run is what is printed.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
@@ -79,6 +81,70 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     })
 }
 
+/// Runs a command for at most `limit` and returns what it printed; where it fails that is shown.
+pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Result<String, Error> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|source| start_error(command, source))?;
+    let pipe = child.stdout.take();
+    // Read beside the waiting, so that a full pipe does not stop the program.
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let outcome = pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes));
+        outcome.map(|_| bytes)
+    });
+    let start = Instant::now();
+    let failed = |source| start_error(command, source);
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break Some(status);
+        }
+        if start.elapsed() >= limit {
+            child.kill().map_err(failed)?;
+            child.wait().map_err(failed)?;
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let bytes = match reader.join() {
+        Ok(bytes) => bytes.map_err(failed)?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    let printed = String::from_utf8_lossy(&bytes).into_owned();
+    match status {
+        Some(status) if status.success() => Ok(printed),
+        Some(status) => {
+            print!("{printed}");
+            Err(Error::Status {
+                command: shown(command),
+                code: status
+                    .code()
+                    .and_then(|code| u8::try_from(code).ok())
+                    .unwrap_or(1),
+            })
+        }
+        None => {
+            print!("{printed}");
+            Err(Error::Slow {
+                command: shown(command),
+                limit,
+            })
+        }
+    }
+}
+
+/// Whether a command starts and succeeds; what it prints is not shown.
+pub(crate) fn quietly(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
 fn start_error(command: &Command, source: std::io::Error) -> Error {
     Error::Start {
         program: command.get_program().to_string_lossy().into_owned(),
@@ -115,5 +181,20 @@ mod tests {
             output(Command::new("sh").args(["-c", "echo text"])).unwrap(),
             "text\n"
         );
+    }
+
+    #[test]
+    fn a_limit_on_time_ends_a_command() {
+        let mut quick = Command::new("sh");
+        quick.args(["-c", "echo text"]);
+        let text = output_within(&mut quick, Duration::from_secs(60)).unwrap();
+        assert_eq!(text, "text\n");
+        let mut slow = Command::new("sleep");
+        let error = output_within(slow.arg("60"), Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, Error::Slow { .. }), "{error}");
+        let mut failing = Command::new("sh");
+        failing.args(["-c", "exit 7"]);
+        let error = output_within(&mut failing, Duration::from_secs(60)).unwrap_err();
+        assert!(matches!(error, Error::Status { code: 7, .. }), "{error}");
     }
 }
