@@ -5,6 +5,7 @@
 //! | `bench` | times the kernels and models beside the machine's measured limits |
 //! | `ci` | everything that must hold before a change is merged |
 //! | `cross` | runs the tests for other processors under qemu |
+//! | `leak` | proves by disassembly that functions keep to the instructions of their tier |
 //! | `tidy` | the architecture's invariants, read from the sources and the manifests |
 //! | `features` | builds and tests the feature subsets of the crates that have features |
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod ci;
 mod cross;
 mod error;
 mod features;
+mod leak;
 mod process;
 mod python;
 mod test_programs;
@@ -39,6 +41,7 @@ Examples:
   cargo xtask ci --from tidy             go on at a step
   cargo xtask tidy                       only the architecture's invariants
   cargo xtask cross aarch64              the tests on ARM, under qemu
+  cargo xtask leak                       instructions where they must not be
   cargo xtask features qkernels          the feature subsets of one crate
   cargo xtask bench gemm --isa all       every tier of instructions, side by side
   cargo xtask bench --help               what else can be timed"
@@ -57,6 +60,8 @@ enum Chore {
     Ci(ci::Args),
     /// Build the tests for other processors and run them under qemu.
     Cross(cross::Args),
+    /// Disassemble the kernels and prove that no instruction stands outside of its tier.
+    Leak(leak::Args),
     /// Check the architecture's invariants.
     Tidy,
     /// Build and test the feature subsets of the crates that have features.
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
         Chore::Bench(args) => bench::run(&args),
         Chore::Ci(args) => ci::run(&args),
         Chore::Cross(args) => cross::run(&args),
+        Chore::Leak(args) => leak::run(&args),
         Chore::Tidy => tidy::run(),
         Chore::Features(args) => features::run(&args),
     };
