@@ -11,174 +11,213 @@
 //! bias cost nothing. What depends on the row (`Z_b`, or `Z_a` per row) is added to the tile
 //! before it is stored.
 
-use core::any::TypeId;
 use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::isa::{Task, Tier};
-use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, Scaling, TileMut, lhs_shift};
-use crate::pack::Panels;
+use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, TileMut};
+use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, Plan};
-use crate::store::{Store, store_tile};
+use crate::source::Source;
+use crate::store::{Steps, Store, Tile, store_tile};
 use crate::workspace::Line;
-use crate::{
-    Epilogue, KernelError, Lhs, MatMut, MatRef, PackedB, Scale, Threads, Workspace, ZeroPoint,
-    ZeroPoints,
-};
+use crate::{Epilogue, KernelError, MatMut, Scale, Threads, ZeroPoint, ZeroPoints};
 
 /// The operands of a call, all shapes checked against each other.
 #[derive(Clone, Copy)]
-pub(crate) struct Operands<'a, A> {
-    pub(crate) a: MatRef<'a, A>,
-    pub(crate) b: &'a PackedB,
+pub(crate) struct Operands<'a> {
+    pub(crate) a: Source<'a>,
+    pub(crate) b: PackedRef<'a>,
     pub(crate) zp: ZeroPoints<'a>,
     pub(crate) epilogue: Epilogue<'a>,
 }
 
-impl<A: Lhs> Operands<'_, A> {
-    /// Whether sums need a term that depends on the row.
-    fn row_terms(&self) -> bool {
-        matches!(self.zp.a, ZeroPoint::Vector(_))
-            || match self.zp.b {
-                ZeroPoint::Tensor(z) => z != 0,
-                ZeroPoint::Vector(z) => z.iter().any(|&z| z != 0),
-            }
+/// What sums need that depends on the row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RowTerms {
+    None,
+    /// One number a row: a zero point of B, the same for all columns.
+    Add,
+    /// A number a row and column: zero points of rows, or of columns.
+    Outer,
+}
+
+impl Operands<'_> {
+    fn row_terms(&self) -> RowTerms {
+        let shift = self.b.shift();
+        let any_b = match self.zp.b {
+            ZeroPoint::Tensor(z) => z.wrapping_add(shift) != 0,
+            ZeroPoint::Vector(z) => z.iter().any(|&z| z.wrapping_add(shift) != 0),
+        };
+        match (self.zp.a, self.zp.b) {
+            (ZeroPoint::Tensor(_), _) if !any_b => RowTerms::None,
+            (ZeroPoint::Tensor(_), ZeroPoint::Tensor(_)) => RowTerms::Add,
+            _ => RowTerms::Outer,
+        }
     }
 }
 
-/// The output, to be written by several threads at disjoint places.
+/// The output as bytes, to be written by several threads at disjoint places.
 #[derive(Clone, Copy)]
-struct Out<'a, E> {
-    ptr: *mut E,
+pub(crate) struct Out<'a> {
+    ptr: *mut u8,
+    /// Bytes from row to row.
     stride: usize,
     rows: usize,
     cols: usize,
-    life: PhantomData<&'a mut [E]>,
+    /// Bytes of an element.
+    size: usize,
+    life: PhantomData<&'a mut [u8]>,
 }
 
 // SAFETY: an `Out` is an exclusively borrowed matrix; threads use it at disjoint places only
-// (`Out::rows_of` and `Out::tile` demand it), and its elements may be sent to them.
-unsafe impl<E: Send> Send for Out<'_, E> {}
+// (`Out::part` and `Out::tile` demand it), and its elements are plain data.
+unsafe impl Send for Out<'_> {}
 // SAFETY: as above; every access through a shared `Out` is an unsafe one that demands disjointness.
-unsafe impl<E: Send> Sync for Out<'_, E> {}
+unsafe impl Sync for Out<'_> {}
 
-impl<'a, E> Out<'a, E> {
-    fn new(mut m: MatMut<'a, E>) -> Self {
-        let (rows, cols, stride) = (m.rows(), m.cols(), m.row_stride());
+impl<'a> Out<'a> {
+    pub(crate) fn new<E: bytemuck::Pod>(mut m: MatMut<'a, E>) -> Self {
         Out {
-            ptr: m.as_mut_ptr(),
-            stride,
-            rows,
-            cols,
+            ptr: m.as_mut_ptr().cast(),
+            stride: m.row_stride() * size_of::<E>(),
+            rows: m.rows(),
+            cols: m.cols(),
+            size: size_of::<E>(),
             life: PhantomData,
         }
     }
 
-    /// The part in `cols` of every row in `rows`.
+    /// `bytes` of row `i` from column `j` on.
     ///
     /// # Safety
     ///
     /// No other reference to these elements is in use.
     #[inline(always)]
-    unsafe fn rows_of(
-        &self,
-        rows: Range<usize>,
-        cols: Range<usize>,
-    ) -> impl Iterator<Item = &'a mut [E]> + use<'a, E> {
-        assert!(rows.start <= rows.end && rows.end <= self.rows);
-        assert!(cols.start <= cols.end && cols.end <= self.cols);
-        let (ptr, stride, width) = (self.ptr, self.stride, cols.len());
-        rows.map(move |i| {
-            // SAFETY: inside the matrix, which `MatMut` checked against its slice; exclusive
-            // because the matrix was, rows do not overlap, and the caller keeps to its own part.
-            unsafe { core::slice::from_raw_parts_mut(ptr.add(i * stride + cols.start), width) }
-        })
+    unsafe fn part(&self, i: usize, j: usize, bytes: usize) -> &'a mut [u8] {
+        assert!(i < self.rows && j <= self.cols && bytes <= (self.cols - j) * self.size);
+        // SAFETY: inside the matrix, which `MatMut` checked against its slice; exclusive because
+        // the matrix was, and the caller keeps to its own part.
+        unsafe {
+            let first = self.ptr.add(i * self.stride + j * self.size);
+            core::slice::from_raw_parts_mut(first, bytes)
+        }
     }
 
-    /// A part of the matrix as a tile.
+    /// A part of the matrix as a tile of bytes.
     ///
     /// # Safety
     ///
     /// No other reference to these elements is in use.
     #[inline(always)]
-    unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, E> {
+    unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, u8> {
         assert!(rows.start < rows.end && rows.end <= self.rows);
         assert!(cols.start < cols.end && cols.end <= self.cols);
-        // SAFETY: inside the matrix, as in `rows_of`.
+        // SAFETY: inside the matrix, as in `part`.
         unsafe {
-            let first = self.ptr.add(rows.start * self.stride + cols.start);
-            TileMut::from_raw(first, self.stride, rows.len(), cols.len())
+            let first = self
+                .ptr
+                .add(rows.start * self.stride + cols.start * self.size);
+            TileMut::from_raw(first, self.stride, rows.len(), cols.len() * self.size)
+        }
+    }
+
+    /// A part of a matrix of sums as a tile.
+    ///
+    /// # Safety
+    ///
+    /// No other reference to these elements is in use, and the elements are sums of this type.
+    #[inline(always)]
+    unsafe fn sums<A: Acc>(&self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, A> {
+        assert!(rows.start < rows.end && rows.end <= self.rows && self.size == size_of::<A>());
+        assert!(cols.start < cols.end && cols.end <= self.cols);
+        // SAFETY: inside the matrix, as in `part`; it was made of elements of this size and
+        // alignment.
+        unsafe {
+            let first = self
+                .ptr
+                .add(rows.start * self.stride + cols.start * self.size);
+            TileMut::from_raw(
+                first.cast(),
+                self.stride / self.size,
+                rows.len(),
+                cols.len(),
+            )
         }
     }
 }
 
 /// Per-column data, each array padded to whole chunks and one more.
-struct Columns<'a> {
+struct Columns<'a, A> {
     /// What the sums start at.
-    init: &'a [i32],
+    init: &'a [A],
     scale: &'a [f32],
     bias: Option<&'a [f32]>,
-    /// Zero points of B.
+    /// Zero points of B as it is packed.
     zb: &'a [i32],
 }
 
-/// Computes `out = epilogue((A − Z_a) · (B − Z_b))`.
-pub(crate) fn run<T: Tier, A: Lhs, S: Store>(
+/// Computes `out = epilogue((A − Z_a) · (B − Z_b))`; `mem` holds the plan's lines.
+pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
     tier: T,
-    operands: Operands<'_, A>,
-    store: S,
-    out: MatMut<'_, S::Elem>,
-    ws: &mut Workspace,
-    threads: Threads,
+    operands: Operands<'_>,
+    steps: Steps<'_>,
+    out: Out<'_>,
+    plan: &Plan,
+    mem: &mut [Line],
+    threads: Threads<'_>,
 ) -> Result<(), KernelError> {
-    let (m, n, k) = (operands.a.rows(), operands.b.n(), operands.b.k());
-    let packed = operands.b.elements::<T::Int8>()?;
-    if m == 0 || n == 0 {
+    let packed = operands.b.elements::<K>()?;
+    if plan.m == 0 || plan.n == 0 {
         return Ok(());
     }
-    let plan = Plan::new::<T::Int8>(m, n, k, threads.count());
-    let (columns, shares) = ws.lines(plan.total_lines()).split_at_mut(plan.column_lines);
-    let columns = tier.enter(SetColumns::<A, T::Int8> {
-        scaled: !S::SUMS,
+    let (columns, shares) = mem.split_at_mut(plan.column_lines);
+    let columns = tier.enter(SetColumns::<K> {
+        scaled: !matches!(steps, Steps::Sums),
         operands: &operands,
-        plan: &plan,
+        plan,
         mem: columns,
         kernel: PhantomData,
     });
-    let out = Out::new(out);
+    let store = Store {
+        steps,
+        row_scale: operands.epilogue.row_scale,
+        residual: operands.epilogue.residual,
+    };
     threads.for_each(plan.shares(), shares, plan.share_lines, &|index, mem| {
-        let (rows, panels) = plan.share::<T::Int8>(index);
+        let (rows, panels) = plan.share::<K>(index);
         // Shares are disjoint: no two have both a row and a panel in common.
-        tier.enter(Share {
-            plan: &plan,
+        tier.enter(Share::<K> {
+            plan,
             operands: &operands,
             packed,
             columns: &columns,
-            store,
+            store: &store,
             out,
             rows,
             panels,
             mem,
+            kernel: K::from(tier),
         });
     });
     Ok(())
 }
 
 /// Fills the per-column arrays.
-struct SetColumns<'a, 'm, A, K> {
+struct SetColumns<'a, 'm, K> {
     /// Whether the output needs scales.
     scaled: bool,
-    operands: &'a Operands<'a, A>,
+    operands: &'a Operands<'a>,
     plan: &'a Plan,
     mem: &'m mut [Line],
     kernel: PhantomData<K>,
 }
 
-impl<'m, A: Lhs, K: Microkernel> Task for SetColumns<'_, 'm, A, K> {
-    type Output = Columns<'m>;
+impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
+    type Output = Columns<'m, K::Acc>;
 
     #[inline(always)]
-    fn run<T: Tier>(self, _tier: T) -> Columns<'m> {
+    fn run<T: Tier>(self, _tier: T) -> Columns<'m, K::Acc> {
         let Operands {
             b, zp, epilogue, ..
         } = self.operands;
@@ -190,26 +229,36 @@ impl<'m, A: Lhs, K: Microkernel> Task for SetColumns<'_, 'm, A, K> {
         let (scale, words) = words.split_at_mut(self.plan.columns);
         let bias = &mut words[..self.plan.columns];
 
-        // Everything is modulo 2^32: only the finished sums are known to fit.
-        let tensor = match zp.a {
-            ZeroPoint::Tensor(z) => z,
-            ZeroPoint::Vector(_) => 0,
-        };
-        let factor = lhs_shift::<K, A>().wrapping_add(tensor).wrapping_neg();
-        let sums = b.padded_col_sums();
-        for (init, sum) in init.iter_mut().zip(sums) {
-            *init = sum.wrapping_mul(factor);
-        }
-        if let Some(bias) = epilogue.bias {
-            for (init, bias) in init.iter_mut().zip(bias) {
-                *init = init.wrapping_add(*bias);
+        let init: &mut [K::Acc] = bytemuck::cast_slice_mut(init);
+        if K::Acc::INTEGER {
+            // Everything is modulo 2^32: only the finished sums are known to fit.
+            let tensor = match zp.a {
+                ZeroPoint::Tensor(z) => z,
+                ZeroPoint::Vector(_) => 0,
+            };
+            let shift = self.operands.a.shift::<K>();
+            let factor = shift.wrapping_add(tensor).wrapping_neg();
+            let sums = b.padded_col_sums();
+            for (init, sum) in init.iter_mut().zip(sums) {
+                *init = K::Acc::from_i32(sum.wrapping_mul(factor));
             }
-        }
-        if self.operands.row_terms() {
-            match zp.b {
-                ZeroPoint::Tensor(z) => zb[..n].fill(z),
-                ZeroPoint::Vector(z) => zb[..n].copy_from_slice(z),
+            if let Some(bias) = epilogue.bias {
+                for (init, bias) in init.iter_mut().zip(bias) {
+                    *init = init.plus(*bias);
+                }
             }
+            if self.operands.row_terms() == RowTerms::Outer {
+                match zp.b {
+                    ZeroPoint::Tensor(z) => zb[..n].fill(z.wrapping_add(b.shift())),
+                    ZeroPoint::Vector(z) => {
+                        for (zb, z) in zb.iter_mut().zip(z) {
+                            *zb = z.wrapping_add(b.shift());
+                        }
+                    }
+                }
+            }
+        } else {
+            init.fill(K::Acc::default());
         }
         let scale: &mut [f32] = bytemuck::cast_slice_mut(scale);
         match epilogue.scale {
@@ -233,40 +282,40 @@ impl<'m, A: Lhs, K: Microkernel> Task for SetColumns<'_, 'm, A, K> {
 }
 
 /// One share of the output: the loop nest.
-struct Share<'a, A, S: Store, R> {
+struct Share<'a, K: Microkernel> {
     plan: &'a Plan,
-    operands: &'a Operands<'a, A>,
-    packed: &'a [R],
-    columns: &'a Columns<'a>,
-    store: S,
-    out: Out<'a, S::Elem>,
+    operands: &'a Operands<'a>,
+    packed: &'a [K::Rhs],
+    columns: &'a Columns<'a, K::Acc>,
+    store: &'a Store<'a>,
+    out: Out<'a>,
     rows: Range<usize>,
     panels: Range<usize>,
     mem: &'a mut [Line],
+    kernel: K,
 }
 
-impl<A: Lhs, S: Store, R: bytemuck::Pod + Send + Sync> Task for Share<'_, A, S, R> {
+impl<K: Microkernel> Task for Share<'_, K> {
     type Output = ();
 
     #[inline(always)]
     fn run<T: Tier>(self, tier: T) {
-        // `packed` was taken from the weights for this very kernel, so the cast keeps the type.
-        let packed: &[<T::Int8 as Microkernel>::Rhs] = bytemuck::cast_slice(self.packed);
         let plan = self.plan;
         let (lhs, mem) = self.mem.split_at_mut(plan.lhs_lines);
         let (acc, terms) = mem.split_at_mut(plan.acc_lines);
         let (u, v) = terms.split_at_mut(plan.term_lines);
-        let mut nest = Nest::<T, T::Int8, A, S> {
+        let mut nest = Nest::<T, K> {
             tier,
-            kernel: tier.int8(),
+            kernel: self.kernel,
             plan,
             operands: self.operands,
-            packed,
+            packed: self.packed,
             columns: self.columns,
             store: self.store,
             out: self.out,
             row_terms: self.operands.row_terms(),
-            in_place: in_place::<A, T::Int8>(&self.operands.a, plan),
+            in_place: self.operands.a.in_place::<K>(plan),
+            shift: self.operands.a.shift::<K>() != 0,
             lhs: bytemuck::cast_slice_mut(lhs),
             acc: bytemuck::cast_slice_mut(acc),
             u: bytemuck::cast_slice_mut(u),
@@ -281,65 +330,44 @@ impl<A: Lhs, S: Store, R: bytemuck::Pod + Send + Sync> Task for Share<'_, A, S, 
     }
 }
 
-/// A as the caller holds it, if the kernel can read that.
-#[inline(always)]
-fn in_place<'a, A: Lhs, K: Microkernel>(a: &MatRef<'a, A>, plan: &Plan) -> Option<&'a [K::Lhs]> {
-    // Rows apart by a multiple of a large power of two compete for few sets of L1.
-    let spread = !a.row_stride().is_multiple_of(512) || a.rows() == 1;
-    let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
-    // The kernel shifts a row once a panel and shares that among the panel's columns; a copy is
-    // made once. So the kernel does it for one panel of several units, or where rows are so short
-    // that copying each costs more than its bytes.
-    let shifts = K::SHIFTS && A::DTYPE.is_signed() && size_of::<A>() == size_of::<K::Lhs>();
-    let worth = plan.n <= K::NR && (plan.n > K::UNIT || plan.k <= 64);
-    (spread && (same || shifts && worth)).then(|| bytemuck::cast_slice(a.data()))
-}
-
 /// What the loops of a share have in common.
-struct Nest<'a, T, K: Microkernel, A, S: Store> {
+struct Nest<'a, T, K: Microkernel> {
     tier: T,
     kernel: K,
     plan: &'a Plan,
-    operands: &'a Operands<'a, A>,
+    operands: &'a Operands<'a>,
     packed: &'a [K::Rhs],
-    columns: &'a Columns<'a>,
-    store: S,
-    out: Out<'a, S::Elem>,
-    row_terms: bool,
-    /// A as the caller holds it, if the kernel can read that.
-    in_place: Option<&'a [K::Lhs]>,
+    columns: &'a Columns<'a, K::Acc>,
+    store: &'a Store<'a>,
+    out: Out<'a>,
+    row_terms: RowTerms,
+    /// A as the caller holds it with its row stride, if the kernel can read that.
+    in_place: Option<(&'a [K::Lhs], usize)>,
+    /// Whether the kernel shifts what it reads in place.
+    shift: bool,
     /// A copied for the kernel.
     lhs: &'a mut [K::Lhs],
     /// The tile buffer.
-    acc: &'a mut [i32],
-    /// Row terms: `u` is multiplied with the column sum, `v` with the zero point of the column.
+    acc: &'a mut [K::Acc],
+    /// Row terms. Outer ones: `u` is multiplied with the column sum, `v` with the zero point of
+    /// the column. Others: `v` is what the sums of the row start at.
     u: &'a mut [i32],
     v: &'a mut [i32],
 }
 
-impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
+impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
     /// Copies rows of A as the kernel reads them, from `k0` on for `depth` with zeros beyond K.
     #[inline(always)]
     fn copy_rows(&mut self, rows: Range<usize>, k0: usize, depth: usize) {
-        let (a, stride) = (self.operands.a, self.plan.lhs_stride);
-        let count = depth.min(self.plan.k - k0);
-        for (i, to) in rows.zip(self.lhs.chunks_exact_mut(stride)) {
-            let from = &a.data()[i * a.row_stride() + k0..][..count];
-            let (to, pad) = to[..depth].split_at_mut(count);
-            for (to, &from) in to.iter_mut().zip(from) {
-                *to = K::lhs(from);
-            }
-            pad.fill(bytemuck::Zeroable::zeroed());
-        }
+        let stride = self.plan.lhs_stride;
+        self.operands.a.copy::<K>(rows, k0, depth, stride, self.lhs);
     }
 
-    /// `(u, v)` of every row: what `Z_b`, and a `Z_a` of each row, add to the sums.
+    /// What `Z_b`, and a `Z_a` of each row, add to the sums.
     #[inline(always)]
     fn set_row_terms(&mut self, rows: Range<usize>) {
-        let Operands { a, zp, .. } = self.operands;
+        let Operands { a, b, zp, .. } = self.operands;
         for (i, (u, v)) in rows.zip(self.u.iter_mut().zip(&mut *self.v)) {
-            let row = &a.data()[i * a.row_stride()..][..self.plan.k];
-            let sum = self.tier.sum(row);
             let za = zp.a.at(i);
             *u = match zp.a {
                 // Already in what the sums start at.
@@ -347,14 +375,19 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
                 ZeroPoint::Vector(_) => za.wrapping_neg(),
             };
             // K was checked against i32 by the depth bound.
-            *v = (self.plan.k as i32).wrapping_mul(za).wrapping_sub(sum);
+            *v = (self.plan.k as i32)
+                .wrapping_mul(za)
+                .wrapping_sub(a.sum(self.tier, i));
+            if self.row_terms == RowTerms::Add {
+                *v = v.wrapping_mul(zp.b.at(0).wrapping_add(b.shift()));
+            }
         }
     }
 
     /// A block of rows against all panels of the share.
     #[inline(always)]
     fn block(&mut self, rows: Range<usize>, panels: Range<usize>) {
-        if self.row_terms {
+        if self.row_terms != RowTerms::None {
             self.set_row_terms(rows.clone());
         }
         if self.in_place.is_none() {
@@ -380,14 +413,13 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
         let (cols, width) = (panels.cols(p), panels.width(p));
         let at = cols.start * self.plan.depth + k0 * width;
         let b = RhsPanel::new(&self.packed[at..][..depth * width], width);
-        let init = (k0 == 0).then(|| &self.columns.init[cols.start..][..width]);
+        let columns = self.columns;
         let last = k0 + depth == self.plan.depth;
-        // Sums that need nothing more, or nothing that depends on the row, can go to the output
-        // without the tile buffer.
-        let whole = !self.row_terms && width == cols.len();
+        // Sums that need nothing more can go to the output without the tile buffer.
+        let whole = self.row_terms != RowTerms::Outer && width == cols.len();
         let scaling = Scaling {
-            scale: &self.columns.scale[cols.start..],
-            bias: self.columns.bias.map(|b| &b[cols.start..]),
+            scale: &columns.scale[cols.start..],
+            bias: columns.bias.map(|b| &b[cols.start..]),
         };
         let height = K::ROWS[width / K::UNIT - 1];
         let cut = self.plan.block_depth < self.plan.depth;
@@ -395,15 +427,14 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
         for start in rows.clone().step_by(height) {
             let tile = start..rows.end.min(start + height);
             let count = tile.len();
+            let first = start - rows.start;
             let a = match self.in_place {
                 // The last group of a row may read on into what follows (B is zero there), but
                 // not beyond the slice: such a tile is copied.
-                Some(a) => {
-                    let stride = self.operands.a.row_stride();
+                Some((a, stride)) => {
                     let a = &a[tile.start * stride + k0..];
                     if LhsTile::<K::Lhs>::span(count, stride, depth).is_some_and(|n| n <= a.len()) {
-                        let shift = lhs_shift::<K, A>() != 0;
-                        LhsTile::new(a, count, stride, depth).with_shift(shift)
+                        LhsTile::new(a, count, stride, depth).with_shift(self.shift)
                     } else {
                         self.copy_rows(tile.clone(), k0, depth);
                         LhsTile::new(self.lhs, count, self.plan.lhs_stride, depth)
@@ -411,77 +442,81 @@ impl<T: Tier, K: Microkernel, A: Lhs, S: Store> Nest<'_, T, K, A, S> {
                 }
                 None => {
                     let stride = self.plan.lhs_stride;
-                    let a = &self.lhs[(start - rows.start) * stride + k0..];
+                    let a = &self.lhs[first * stride + k0..];
                     LhsTile::new(a, count, stride, depth)
                 }
             };
+            let init = (k0 == 0).then(|| Init {
+                cols: &columns.init[cols.start..][..width],
+                rows: (self.row_terms == RowTerms::Add)
+                    .then(|| bytemuck::cast_slice(&self.v[first..][..count])),
+            });
             if whole {
-                // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
-                let mut out = unsafe { self.out.tile(tile.clone(), cols.clone()) };
-                if let Some(sums) = S::as_sums(&mut out) {
-                    self.kernel.accumulate(a, b, init, sums);
+                if matches!(self.store.steps, Steps::Sums) {
+                    // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and
+                    // outputs of this kind are made of i32, as the sums of integers are.
+                    let mut out = unsafe { self.out.sums(tile.clone(), cols.clone()) };
+                    self.kernel.accumulate(a, b, init, &mut out);
                     continue;
                 }
-                if let (Some(init), true) = (init, last)
-                    && self
-                        .kernel
-                        .finish(a, b, init, scaling, &self.store, &mut out)
-                {
-                    continue;
+                if let (Some(init), true, true) = (init, last, self.store.by_steps()) {
+                    // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
+                    let mut out = unsafe { self.out.tile(tile.clone(), cols.clone()) };
+                    let steps = &self.store.steps;
+                    if self.kernel.finish(a, b, init, scaling, steps, &mut out) {
+                        continue;
+                    }
                 }
             }
             let stride = self.plan.acc_stride;
-            let at = if cut {
-                (start - rows.start) * stride
-            } else {
-                0
-            };
+            let at = if cut { first * stride } else { 0 };
             let acc = &mut self.acc[at..at + count * stride];
             self.kernel
-                .accumulate(a, b, init, &mut AccTile::new(acc, stride, count, stride));
+                .accumulate(a, b, init, &mut TileMut::new(acc, stride, count, stride));
             if last {
-                self.finish(at, tile, start - rows.start, cols.clone());
+                self.finish(at, tile, first, cols.clone(), scaling);
             }
         }
     }
 
-    /// Row terms and epilogue of a finished tile.
+    /// Outer row terms and epilogue of a finished tile.
     #[inline(always)]
-    fn finish(&mut self, at: usize, tile: Range<usize>, first: usize, cols: Range<usize>) {
+    fn finish(
+        &mut self,
+        at: usize,
+        tile: Range<usize>,
+        first: usize,
+        cols: Range<usize>,
+        scaling: Scaling<'_>,
+    ) {
         let (stride, columns) = (self.plan.acc_stride, self.columns);
         let acc = &mut self.acc[at..at + tile.len() * stride];
-        if self.row_terms {
-            let zp = &self.operands.zp;
+        if self.row_terms == RowTerms::Outer {
+            let sums = &self.operands.b.padded_col_sums()[cols.clone()];
+            let zb = &columns.zb[cols.clone()];
             for (r, acc) in acc.chunks_exact_mut(stride).enumerate() {
                 let (u, v) = (self.u[first + r], self.v[first + r]);
-                if let (ZeroPoint::Tensor(_), ZeroPoint::Tensor(zb)) = (zp.a, zp.b) {
-                    let term = zb.wrapping_mul(v);
-                    for acc in acc {
-                        *acc = acc.wrapping_add(term);
-                    }
-                    continue;
-                }
-                let sums = &self.operands.b.padded_col_sums()[cols.clone()];
-                let zb = &columns.zb[cols.clone()];
                 for ((acc, sum), zb) in acc.iter_mut().zip(sums).zip(zb) {
-                    let term = sum.wrapping_mul(u).wrapping_add(zb.wrapping_mul(v));
-                    *acc = acc.wrapping_add(term);
+                    *acc = acc.plus(sum.wrapping_mul(u).wrapping_add(zb.wrapping_mul(v)));
                 }
             }
         }
         let out = &self.out;
-        store_tile(
-            &self.store,
+        let tile = Tile {
             acc,
             stride,
-            cols.len(),
-            &columns.scale[cols.start..],
-            columns.bias.map(|b| &b[cols.start..]),
-            // SAFETY: the tile's part of the output belongs to this share alone, and
-            // `store_tile` is done with one part before it asks for the next.
-            |part| unsafe {
-                out.rows_of(tile.clone(), cols.start + part.start..cols.start + part.end)
-            },
-        );
+            row: tile.start,
+            col: cols.start,
+            rows: tile.len(),
+            cols: cols.len(),
+            scale: scaling.scale,
+            bias: scaling.bias,
+        };
+        let (row, col) = (tile.row, tile.col);
+        store_tile(self.store, &tile, |r, at, bytes| {
+            // SAFETY: the tile's part of the output belongs to this share alone, and `store_tile`
+            // is done with one part before it asks for the next.
+            unsafe { out.part(row + r, col + at, bytes) }
+        });
     }
 }

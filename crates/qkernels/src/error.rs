@@ -4,6 +4,8 @@ use alloc::string::String;
 use qformat::DType;
 use thiserror::Error;
 
+use crate::Arithmetic;
+
 /// What can be wrong with a call.
 ///
 /// Every variant names the argument, what was given, and what is allowed. A call that returns an
@@ -123,6 +125,28 @@ pub enum KernelError {
         given: DType,
         /// Type of the slice.
         expected: DType,
+    },
+    /// An operand that the arithmetic does not take.
+    #[error("{what} has elements of {given}, which {arithmetic:?} arithmetic does not take")]
+    Arithmetic {
+        /// Which argument.
+        what: &'static str,
+        /// Type of its elements.
+        given: DType,
+        /// The arithmetic asked for, or that B was packed for.
+        arithmetic: Arithmetic,
+    },
+    /// Zero points of floats.
+    #[error("zero points of a product of {dtype} are not possible: leave them at 0")]
+    FloatZeroPoint {
+        /// Type of B.
+        dtype: DType,
+    },
+    /// Scratch memory that cannot be had.
+    #[error("no memory for a workspace of {bytes} bytes")]
+    Memory {
+        /// Bytes needed.
+        bytes: usize,
     },
     /// Weights that were packed for another kernel.
     #[error("the weights are packed for kernel {packed}, but kernel {asked} is to run")]

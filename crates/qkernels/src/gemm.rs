@@ -1,26 +1,19 @@
-//! Integer matrix products: the call, its checks, and the choice of what to run.
+//! Matrix products: the call, its checks, and the choice of what to run.
 
-use qformat::QuantElement;
-
-use crate::driver::{self, Operands};
-use crate::isa::{Tier, Visit};
+use crate::driver::{self, Operands, Out};
+use crate::isa::Tier;
+use crate::kernel::Microkernel;
+use crate::pack::PackedRef;
 use crate::plan::Plan;
-use crate::store::{Floats, Quantized, Sums};
+use crate::select::{VisitKernel, with_kernel};
+use crate::source::{Source, source};
+use crate::store::Steps;
 use crate::workspace::Line;
 use crate::zero_point::check_depth;
-use crate::{Epilogue, Isa, KernelError, MatRef, OutMut, PackedB, Threads, Workspace, ZeroPoints};
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for u8 {}
-    impl Sealed for i8 {}
-}
-
-/// Element types of the A operand: u8 and i8.
-pub trait Lhs: QuantElement + bytemuck::Pod + sealed::Sealed {}
-
-impl Lhs for u8 {}
-impl Lhs for i8 {}
+use crate::{
+    Arithmetic, Epilogue, Isa, KernelError, MatRef, Operand, OutMut, OutParams, Threads, Workspace,
+    ZeroPoints,
+};
 
 /// `out = epilogue((A − Z_a) · (B − Z_b))`: A is `M × K`, B `K × N`, packed ahead.
 ///
@@ -57,42 +50,48 @@ impl Lhs for i8 {}
 /// assert_eq!(out, [12, 10, 10, 10, 20, 20]);
 /// # Ok::<(), qkernels::KernelError>(())
 /// ```
-pub fn gemm<A: Lhs>(
+pub fn gemm<'b, A: Operand>(
     a: MatRef<'_, A>,
-    b: &PackedB,
+    b: impl Into<PackedRef<'b>>,
     zp: ZeroPoints<'_>,
     epilogue: &Epilogue<'_>,
     out: OutMut<'_>,
     ws: &mut Workspace,
-    threads: Threads,
+    threads: Threads<'_>,
 ) -> Result<(), KernelError> {
-    let call = Call::new(a, b, zp, epilogue, out, ws, threads)?;
-    b.isa().dispatch(call)
+    let b = b.into();
+    let call = Call::new(source(a), b, zp, epilogue, out, threads)?;
+    with_kernel(b.isa(), b.arithmetic(), Run { call, ws })
 }
 
 /// A call whose arguments fit each other.
-pub(crate) struct Call<'c, 'w, A> {
-    operands: Operands<'c, A>,
+pub(crate) struct Call<'c> {
+    operands: Operands<'c>,
     out: OutMut<'c>,
-    ws: &'w mut Workspace,
-    threads: Threads,
+    threads: Threads<'c>,
 }
 
-impl<'c, 'w, A: Lhs> Call<'c, 'w, A> {
+impl<'c> Call<'c> {
     pub(crate) fn new(
-        a: MatRef<'c, A>,
-        b: &'c PackedB,
+        a: Source<'c>,
+        b: PackedRef<'c>,
         zp: ZeroPoints<'c>,
         epilogue: &Epilogue<'c>,
         out: OutMut<'c>,
-        ws: &'w mut Workspace,
-        threads: Threads,
+        threads: Threads<'c>,
     ) -> Result<Self, KernelError> {
         let (m, n, k) = (a.rows(), b.n(), b.k());
-        if a.cols() != k {
+        if !b.arithmetic().takes(a.dtype()) {
+            return Err(KernelError::Arithmetic {
+                what: "a",
+                given: a.dtype(),
+                arithmetic: b.arithmetic(),
+            });
+        }
+        if a.depth() != k {
             return Err(KernelError::Shape {
                 what: "a",
-                given: (m, a.cols()),
+                given: (m, a.depth()),
                 expected: (m, k),
             });
         }
@@ -103,21 +102,8 @@ impl<'c, 'w, A: Lhs> Call<'c, 'w, A> {
                 expected: (m, n),
             });
         }
-        zp.a.check("zero points of a", m)?;
-        zp.b.check("zero points of b", n)?;
-        epilogue.check(n, &out)?;
-        let a_range = A::DTYPE.int_range().unwrap_or((i32::MIN, i32::MAX));
-        let bound = check_depth(k, &zp, a_range, (-128, 127))?;
-        if let Some(&given) = epilogue
-            .bias
-            .and_then(|b| b.iter().max_by_key(|v| v.unsigned_abs()))
-        {
-            let max = i32::MAX - bound;
-            if given.unsigned_abs() > max.unsigned_abs() {
-                return Err(KernelError::Bias { given, max });
-            }
-        }
-
+        epilogue.check(&out, b.arithmetic())?;
+        check_sums(&a, &b, zp, epilogue)?;
         Ok(Call {
             operands: Operands {
                 a,
@@ -126,46 +112,135 @@ impl<'c, 'w, A: Lhs> Call<'c, 'w, A> {
                 epilogue: *epilogue,
             },
             out,
-            ws,
             threads,
         })
     }
-}
 
-impl<A: Lhs> Visit for Call<'_, '_, A> {
-    type Output = Result<(), KernelError>;
-
-    fn visit<T: Tier>(self, tier: T) -> Self::Output {
+    /// Runs it on a kernel, with memory that the plan asks for.
+    pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
+        self,
+        tier: T,
+        plan: &Plan,
+        mem: &mut [Line],
+    ) -> Result<(), KernelError> {
         let Call {
             operands,
             out,
-            ws,
             threads,
         } = self;
         let clamp = operands.epilogue.clamp;
-        match out {
-            OutMut::I32(c) => driver::run(tier, operands, Sums, c, ws, threads),
-            OutMut::F32(c) => driver::run(tier, operands, Floats { clamp }, c, ws, threads),
-            OutMut::U8(c, p) => driver::run(tier, operands, Quantized::new(p), c, ws, threads),
-            OutMut::I8(c, p) => driver::run(tier, operands, Quantized::new(p), c, ws, threads),
+        let (steps, out) = match out {
+            OutMut::I32(c) => (Steps::Sums, Out::new(c)),
+            OutMut::F32(c) => (Steps::Floats { clamp }, Out::new(c)),
+            OutMut::F16(c) => (Steps::F16 { clamp }, Out::new(c)),
+            OutMut::Bf16(c) => (Steps::Bf16 { clamp }, Out::new(c)),
+            OutMut::U8(c, p) => (bytes(p, &operands.epilogue), Out::new(c)),
+            OutMut::I8(c, p) => (bytes(p, &operands.epilogue), Out::new(c)),
+        };
+        driver::run::<T, K>(tier, operands, steps, out, plan, mem, threads)
+    }
+
+    fn plan<K: Microkernel>(&self) -> Plan {
+        let Operands { a, b, .. } = &self.operands;
+        Plan::new::<K>(a.rows(), b.n(), b.k(), self.threads.count())
+    }
+}
+
+/// Steps of a quantized output whose parameters were checked against its type: the limits are
+/// small integers, so they are exact in f32, and what is clamped to them rounds to a value of the
+/// type.
+fn bytes<'a>(p: OutParams, epilogue: &Epilogue<'a>) -> Steps<'a> {
+    Steps::Bytes {
+        lo: (p.min - p.zero_point) as f32,
+        hi: (p.max - p.zero_point) as f32,
+        zero_point: p.zero_point,
+        table: epilogue.table,
+    }
+}
+
+/// Checks zero points, and that no integer sum can leave i32.
+fn check_sums(
+    a: &Source<'_>,
+    b: &PackedRef<'_>,
+    zp: ZeroPoints<'_>,
+    epilogue: &Epilogue<'_>,
+) -> Result<(), KernelError> {
+    zp.a.check("zero points of a", a.rows())?;
+    zp.b.check("zero points of b", b.n())?;
+    if !b.arithmetic().integer() {
+        return if zp.is_zero() {
+            Ok(())
+        } else {
+            Err(KernelError::FloatZeroPoint { dtype: b.dtype() })
+        };
+    }
+    let full = (i32::MIN, i32::MAX);
+    let (a_range, b_range) = if b.arithmetic() == Arithmetic::Int16 {
+        // Products of i16 fill i32 at once, so what counts is what is there.
+        let max = i32::try_from(b.header.max_abs).unwrap_or(i32::MAX);
+        (a.range(), (-max, max))
+    } else {
+        (
+            a.dtype().int_range().unwrap_or(full),
+            b.dtype().int_range().unwrap_or(full),
+        )
+    };
+    let bound = check_depth(b.k(), &zp, a_range, b_range)?;
+    if let Some(&given) = epilogue
+        .bias
+        .and_then(|b| b.iter().max_by_key(|v| v.unsigned_abs()))
+    {
+        let max = i32::MAX - bound;
+        if given.unsigned_abs() > max.unsigned_abs() {
+            return Err(KernelError::Bias { given, max });
         }
+    }
+    Ok(())
+}
+
+/// Runs a call with memory of a workspace.
+pub(crate) struct Run<'c, 'w> {
+    pub(crate) call: Call<'c>,
+    pub(crate) ws: &'w mut Workspace,
+}
+
+impl VisitKernel for Run<'_, '_> {
+    type Output = Result<(), KernelError>;
+
+    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+        let plan = self.call.plan::<K>();
+        let mem = self.ws.lines(plan.total_lines())?;
+        self.call.run::<T, K>(tier, &plan, mem)
     }
 }
 
 impl Workspace {
-    /// Bytes that [`gemm`] needs for an `m × k` by `k × n` product packed for `isa`. On a rayon
+    /// Bytes that [`gemm`] needs for an `m × k` by `k × n` product of bytes packed for `isa`. On a
     /// pool the number of its threads counts: call this inside the pool.
     #[must_use]
-    pub fn required(isa: Isa, m: usize, n: usize, k: usize, threads: Threads) -> usize {
-        struct Required(usize, usize, usize, Threads);
-        impl Visit for Required {
+    pub fn required(isa: Isa, m: usize, n: usize, k: usize, threads: Threads<'_>) -> usize {
+        Self::required_for(isa, Arithmetic::Int8, m, n, k, threads)
+    }
+
+    /// As [`required`](Self::required), for another arithmetic.
+    #[must_use]
+    pub fn required_for(
+        isa: Isa,
+        arithmetic: Arithmetic,
+        m: usize,
+        n: usize,
+        k: usize,
+        threads: Threads<'_>,
+    ) -> usize {
+        struct Required(usize, usize, usize, usize);
+        impl VisitKernel for Required {
             type Output = usize;
-            fn visit<T: Tier>(self, _tier: T) -> usize {
+            fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
                 let Required(m, n, k, threads) = self;
-                let plan = Plan::new::<T::Int8>(m, n, k, threads.count());
+                let plan = Plan::new::<K>(m, n, k, threads);
                 plan.total_lines().saturating_mul(size_of::<Line>())
             }
         }
-        isa.dispatch(Required(m, n, k, threads))
+        with_kernel(isa, arithmetic, Required(m, n, k, threads.count()))
     }
 }

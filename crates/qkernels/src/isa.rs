@@ -32,14 +32,21 @@ pub(crate) trait Visit {
 
 /// A token type: its values prove that the tier's instructions run.
 pub(crate) trait Tier: Copy + Send + Sync + 'static {
-    /// The microkernel of integer products of bytes.
-    type Int8: Microkernel;
+    /// The microkernel of products of bytes.
+    type Int8: Microkernel<Acc = i32> + From<Self>;
+    /// Of products of i16.
+    type Int16: Microkernel<Acc = i32> + From<Self>;
+    /// Of products of f16, summed in f32.
+    type F16: Microkernel<Acc = f32> + From<Self>;
+    /// Of products of f16, summed in f16.
+    type F16Sums: Microkernel<Acc = f32> + From<Self>;
+    /// Of products of bf16, summed in f32 with one rounding a step.
+    type Bf16: Microkernel<Acc = f32> + From<Self>;
+    /// Of products of bf16 as the processor's own instruction does it, if it has one.
+    type Bf16Hardware: Microkernel<Acc = f32> + From<Self>;
 
     /// A token, if this processor (or, without `std`, the compile target) has the instructions.
     fn detect() -> Option<Self>;
-
-    /// The microkernel of integer products of bytes.
-    fn int8(self) -> Self::Int8;
 
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;
@@ -137,6 +144,9 @@ tiers! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     Avx512Vnni(crate::arch::x86_64::avx512vnni::Avx512Vnni) = "avx512_vnni",
         "it needs an x86-64 processor with avx512 f, bw, dq, vl and vnni, and the feature `avx512`";
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    Avx512Bf16(crate::arch::x86_64::avx512bf16::Avx512Bf16) = "avx512_bf16",
+        "it needs what avx512_vnni needs, and avx512_bf16";
 }
 
 /// An instruction set tier that runs on this machine.

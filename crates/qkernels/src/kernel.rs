@@ -2,8 +2,71 @@
 
 use bytemuck::Pod;
 
-use crate::Lhs;
-use crate::store::Store;
+use crate::Operand;
+use crate::store::Steps;
+
+/// What sums are kept in: i32 or f32.
+pub(crate) trait Acc: Pod + Default + Send + Sync {
+    /// Whether these are exact integers.
+    const INTEGER: bool;
+    /// The sum as f32, rounded once.
+    fn to_f32(self) -> f32;
+    /// The sum plus an integer modulo 2^32; floats have nothing to add.
+    fn plus(self, term: i32) -> Self;
+    /// The sum of two, modulo 2^32 of integers.
+    fn plus_acc(self, other: Self) -> Self;
+    /// An integer as a sum.
+    fn from_i32(v: i32) -> Self;
+}
+
+impl Acc for i32 {
+    const INTEGER: bool = true;
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+    #[inline(always)]
+    fn plus(self, term: i32) -> i32 {
+        self.wrapping_add(term)
+    }
+    #[inline(always)]
+    fn plus_acc(self, other: i32) -> i32 {
+        self.wrapping_add(other)
+    }
+    #[inline(always)]
+    fn from_i32(v: i32) -> i32 {
+        v
+    }
+}
+
+impl Acc for f32 {
+    const INTEGER: bool = false;
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn plus(self, _term: i32) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn plus_acc(self, other: f32) -> f32 {
+        self + other
+    }
+    #[inline(always)]
+    fn from_i32(_v: i32) -> f32 {
+        0.0
+    }
+}
+
+/// What the sums of a tile start at: `cols[j] + rows[r]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Init<'a, A> {
+    /// One value a column.
+    pub(crate) cols: &'a [A],
+    /// One value a row, if there are any.
+    pub(crate) rows: Option<&'a [A]>,
+}
 
 /// The inner product of the loop nest: a tile of `rows × width` sums over the whole depth.
 ///
@@ -26,36 +89,39 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     const SIGNED_LHS_SHIFT: i32;
     /// Whether the kernel can add the shift itself while it reads ([`LhsTile::with_shift`]).
     const SHIFTS: bool;
+    /// What sums are kept in.
+    type Acc: Acc;
     /// A as the instruction reads it. Where this is the caller's own type, rows are read in place.
     type Lhs: Pod + Send + Sync;
     /// B as it is packed.
     type Rhs: Pod + Send + Sync;
 
     /// One element of A as the instruction reads it, shifted if it is signed.
-    fn lhs<A: Lhs>(a: A) -> Self::Lhs;
-    /// One element of B as it is packed; zero for zero.
-    fn rhs(b: i8) -> Self::Rhs;
+    fn lhs<A: Operand>(a: A) -> Self::Lhs;
+    /// One element of B as it is packed (of bytes always a signed one); zero for zero.
+    fn rhs<B: Operand>(b: B) -> Self::Rhs;
 
-    /// `out += A · B` on a tile, or `out = init + A · B` where `init` holds one value a column.
+    /// `out += A · B` on a tile, or `out = init + A · B` where `init` is given.
     fn accumulate(
         self,
         a: LhsTile<'_, Self::Lhs>,
         b: RhsPanel<'_, Self::Rhs>,
-        init: Option<&[i32]>,
-        out: &mut AccTile<'_>,
+        init: Option<Init<'_, Self::Acc>>,
+        out: &mut TileMut<'_, Self::Acc>,
     );
 
     /// `out = epilogue(init + A · B)` with the sums still in registers; `false`, and nothing done,
-    /// where the kernel has no such tile: then the loop nest takes the way through memory.
+    /// where the kernel has no such tile: then the loop nest takes the way through memory. `out`
+    /// counts in bytes.
     #[inline(always)]
-    fn finish<S: Store>(
+    fn finish(
         self,
         _a: LhsTile<'_, Self::Lhs>,
         _b: RhsPanel<'_, Self::Rhs>,
-        _init: &[i32],
+        _init: Init<'_, Self::Acc>,
         _scaling: Scaling<'_>,
-        _store: &S,
-        _out: &mut TileMut<'_, S::Elem>,
+        _steps: &Steps<'_>,
+        _out: &mut TileMut<'_, u8>,
     ) -> bool {
         false
     }
@@ -70,7 +136,7 @@ pub(crate) struct Scaling<'a> {
 }
 
 /// The shift that a kernel applies to an A of this type.
-pub(crate) const fn lhs_shift<K: Microkernel, A: Lhs>() -> i32 {
+pub(crate) const fn lhs_shift<K: Microkernel, A: Operand>() -> i32 {
     if A::DTYPE.is_signed() {
         K::SIGNED_LHS_SHIFT
     } else {
@@ -163,9 +229,6 @@ impl<'a, R> RhsPanel<'a, R> {
     }
 }
 
-/// A tile of sums.
-pub(crate) type AccTile<'a> = TileMut<'a, i32>;
-
 /// A tile to write to, row-major with a stride, borrowed exclusively.
 pub(crate) struct TileMut<'a, E> {
     ptr: *mut E,
@@ -217,6 +280,13 @@ impl<'a, E> TileMut<'a, E> {
         }
     }
 
+    /// Elements of a row.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that finish tiles themselves ask")]
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
     /// Row `r`.
     #[inline(always)]
     pub(crate) fn row_mut(&mut self, r: usize) -> &mut [E] {
@@ -228,10 +298,16 @@ impl<'a, E> TileMut<'a, E> {
     }
 }
 
+/// The most rows that a tile has.
+const MAX_ROWS: usize = 64;
+
+/// What rows without a term start at.
+static NO_ROWS: [i32; MAX_ROWS] = [0; MAX_ROWS];
+
 /// A tile as pointers, for kernels in intrinsics.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "only the vector tiers use it")]
-pub(crate) struct RawTile<L, R, E = i32> {
+pub(crate) struct RawTile<L, R, A = i32, E = A> {
     /// Rows of A, `a_stride` apart: each valid for reads of `groups · KG` elements.
     pub(crate) a: *const L,
     pub(crate) a_stride: usize,
@@ -240,9 +316,10 @@ pub(crate) struct RawTile<L, R, E = i32> {
     /// Valid for reads of `groups · KG · width` elements.
     pub(crate) b: *const R,
     /// What the sums start at: rows `init_stride` apart (0: the same for all), each valid for
-    /// reads of `width` elements.
-    pub(crate) init: *const i32,
+    /// reads of `width` elements, and added to it one value a row.
+    pub(crate) init: *const A,
     pub(crate) init_stride: usize,
+    pub(crate) init_rows: *const A,
     /// Where the results go: rows `c_stride` apart, each valid for reads and writes of `width`
     /// elements, borrowed exclusively.
     pub(crate) c: *mut E,
@@ -259,14 +336,14 @@ pub(crate) struct RawTile<L, R, E = i32> {
 pub(crate) fn check_tile<K: Microkernel>(
     a: &LhsTile<'_, K::Lhs>,
     b: &RhsPanel<'_, K::Rhs>,
-    init: Option<&[i32]>,
-    out: &mut AccTile<'_>,
-) -> RawTile<K::Lhs, K::Rhs> {
+    init: Option<Init<'_, K::Acc>>,
+    out: &mut TileMut<'_, K::Acc>,
+) -> RawTile<K::Lhs, K::Rhs, K::Acc> {
     match init {
-        Some(init) => check_finished::<K, i32>(a, b, init, out),
+        Some(init) => check_finished::<K, K::Acc>(a, b, init, out),
         None => {
-            let (init, init_stride) = (out.ptr.cast_const(), out.stride);
-            check_shapes::<K, i32>(a, b, out, init, init_stride)
+            let (init, stride) = (out.ptr.cast_const(), out.stride);
+            check_shapes::<K, K::Acc>(a, b, out, init, stride, NO_ROWS.as_ptr().cast())
         }
     }
 }
@@ -276,11 +353,18 @@ pub(crate) fn check_tile<K: Microkernel>(
 pub(crate) fn check_finished<K: Microkernel, E>(
     a: &LhsTile<'_, K::Lhs>,
     b: &RhsPanel<'_, K::Rhs>,
-    init: &[i32],
+    init: Init<'_, K::Acc>,
     out: &mut TileMut<'_, E>,
-) -> RawTile<K::Lhs, K::Rhs, E> {
-    assert!(init.len() >= b.width);
-    check_shapes::<K, E>(a, b, out, init.as_ptr(), 0)
+) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
+    assert!(init.cols.len() >= b.width);
+    let rows = match init.rows {
+        Some(rows) => {
+            assert!(rows.len() >= a.rows);
+            rows.as_ptr()
+        }
+        None => NO_ROWS.as_ptr().cast(),
+    };
+    check_shapes::<K, E>(a, b, out, init.cols.as_ptr(), 0, rows)
 }
 
 #[inline(always)]
@@ -288,11 +372,15 @@ fn check_shapes<K: Microkernel, E>(
     a: &LhsTile<'_, K::Lhs>,
     b: &RhsPanel<'_, K::Rhs>,
     out: &mut TileMut<'_, E>,
-    init: *const i32,
+    init: *const K::Acc,
     init_stride: usize,
-) -> RawTile<K::Lhs, K::Rhs, E> {
+    init_rows: *const K::Acc,
+) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
+    // Zeros of four bytes serve every type of sums.
+    const { assert!(size_of::<K::Acc>() == 4 && align_of::<K::Acc>() <= 4) };
     assert!(
-        out.rows >= a.rows
+        a.rows <= MAX_ROWS
+            && out.rows >= a.rows
             && out.width >= b.width
             && a.depth.is_multiple_of(K::KG)
             && Some(b.data.len()) == a.depth.checked_mul(b.width)
@@ -304,6 +392,7 @@ fn check_shapes<K: Microkernel, E>(
         b: b.data.as_ptr(),
         init,
         init_stride,
+        init_rows,
         c: out.ptr,
         c_stride: out.stride,
     }

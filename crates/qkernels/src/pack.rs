@@ -6,12 +6,16 @@
 //! panel of columns `j0..` starts at `j0 · depth`, `depth` being K in whole groups.
 
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 use core::ops::Range;
 
-use crate::isa::{Tier, Visit};
+use qformat::DType;
+
+use crate::isa::{Task, Tier};
 use crate::kernel::Microkernel;
+use crate::select::{VisitKernel, with_kernel};
 use crate::workspace::Line;
-use crate::{Isa, KernelError, MatRef};
+use crate::{Arithmetic, Isa, KernelError, MatRef, Operand};
 
 /// How the B operand lies in memory before packing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,16 +27,35 @@ pub enum Layout {
     Transposed,
 }
 
+/// What packed weights are, beside their elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) isa: Isa,
+    pub(crate) kernel: &'static str,
+    pub(crate) arithmetic: Arithmetic,
+    /// Type of the elements before packing.
+    pub(crate) dtype: DType,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    /// Largest magnitude of an integer element; 0 for floats.
+    pub(crate) max_abs: u32,
+}
+
 /// The B operand of a product (`K × N` weights), packed once for a tier, with its column sums.
 #[derive(Debug, Clone)]
 pub struct PackedB {
-    isa: Isa,
-    kernel: &'static str,
-    k: usize,
-    n: usize,
+    header: Header,
     data: Vec<Line>,
     /// Padded with zeros to whole units.
     col_sums: Vec<i32>,
+}
+
+/// A packed B that is held elsewhere: in a [`PackedB`], or in bytes that were read or mapped.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedRef<'a> {
+    pub(crate) header: Header,
+    pub(crate) data: &'a [u8],
+    pub(crate) col_sums: &'a [i32],
 }
 
 /// The panels that a kernel cuts `n` columns into.
@@ -84,8 +107,137 @@ fn zeroed<T: bytemuck::Zeroable + Clone>(n: usize) -> Option<Vec<T>> {
     Some(v)
 }
 
+/// Sizes of a packed B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Bytes of elements.
+    pub(crate) bytes: usize,
+    /// Column sums, those of the padding included.
+    pub(crate) sums: usize,
+}
+
+impl Sizes {
+    /// Of `k × n` elements packed for a kernel, unless that overflows.
+    pub(crate) fn new<K: Microkernel>(k: usize, n: usize) -> Option<Sizes> {
+        let sums = Panels::new::<K>(n).padded()?;
+        let depth = k.checked_next_multiple_of(K::KG)?;
+        let bytes = depth.checked_mul(sums)?.checked_mul(size_of::<K::Rhs>())?;
+        Some(Sizes { bytes, sums })
+    }
+}
+
+/// Packs `b` (`K × N`, in either order) into `data` and `sums`, which are as long as [`Sizes`]
+/// says; gives the largest magnitude of an integer element.
+pub(crate) struct PackInto<'a, B, K: Microkernel> {
+    pub(crate) b: MatRef<'a, B>,
+    pub(crate) data: &'a mut [K::Rhs],
+    pub(crate) sums: &'a mut [i32],
+    pub(crate) kernel: PhantomData<K>,
+}
+
+/// What is added to B's elements when they are packed: bytes are packed as signed ones.
+pub(crate) const fn shift_of(dtype: DType) -> i32 {
+    if matches!(dtype, DType::U8) { -128 } else { 0 }
+}
+
+#[inline(always)]
+fn packed<K: Microkernel, B: Operand>(v: B) -> (K::Rhs, i32) {
+    let int = v.int().wrapping_add(shift_of(B::DTYPE));
+    if shift_of(B::DTYPE) == 0 {
+        (K::rhs(v), int)
+    } else {
+        // Exact: 0 to 255, less 128.
+        (K::rhs(int as i8), int)
+    }
+}
+
+/// The most neighbours in K that a step of any kernel eats.
+const MAX_KG: usize = 8;
+
+impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run<T: Tier>(self, _tier: T) -> u32 {
+        const { assert!(K::KG <= MAX_KG) };
+        let PackInto { b, data, sums, .. } = self;
+        let (k, n) = (b.rows(), b.cols());
+        let depth = k.div_ceil(K::KG) * K::KG;
+        let integer = B::ARITHMETIC.integer();
+        sums.fill(0);
+        let panels = Panels::new::<K>(n);
+        let (mut low, mut high) = (0i32, 0i32);
+        for p in 0..panels.count() {
+            let (cols, width) = (panels.cols(p), panels.width(p));
+            let panel = &mut data[cols.start * depth..][..width * depth];
+            let sums = &mut sums[cols.clone()];
+            if b.col_stride() == 1 || b.cols() == 1 {
+                for (g, group) in panel.chunks_exact_mut(K::KG * width).enumerate() {
+                    let first = g * K::KG;
+                    let count = K::KG.min(k - first);
+                    // What is beyond K, and the columns beyond N.
+                    if count < K::KG || width > cols.len() {
+                        group.fill(bytemuck::Zeroable::zeroed());
+                    }
+                    let rows: [&[B]; MAX_KG] = core::array::from_fn(|q| {
+                        let row = first + q.min(count - 1);
+                        &b.data()[row * b.row_stride() + cols.start..][..cols.len()]
+                    });
+                    if count == K::KG {
+                        for (j, to) in group.chunks_exact_mut(K::KG).take(cols.len()).enumerate() {
+                            for (to, row) in to.iter_mut().zip(&rows) {
+                                *to = packed::<K, B>(row[j]).0;
+                            }
+                        }
+                    } else {
+                        for (j, to) in group.chunks_exact_mut(K::KG).take(cols.len()).enumerate() {
+                            for (to, row) in to.iter_mut().zip(&rows[..count]) {
+                                *to = packed::<K, B>(row[j]).0;
+                            }
+                        }
+                    }
+                    if integer {
+                        for row in &rows[..count] {
+                            for (sum, &v) in sums.iter_mut().zip(*row) {
+                                let v = packed::<K, B>(v).1;
+                                *sum = sum.wrapping_add(v);
+                                (low, high) = (low.min(v), high.max(v));
+                            }
+                        }
+                    }
+                }
+            } else {
+                if depth > k || width > cols.len() {
+                    panel.fill(bytemuck::Zeroable::zeroed());
+                }
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    let column = (cols.start + j) * b.col_stride();
+                    // Neighbours in memory unless both strides are larger than one, which no
+                    // constructor makes.
+                    let column = &b.data()[column..][..k];
+                    let groups = panel.chunks_exact_mut(K::KG * width);
+                    for (from, group) in column.chunks(K::KG).zip(groups) {
+                        let to = &mut group[j * K::KG..][..K::KG];
+                        for (to, &v) in to.iter_mut().zip(from) {
+                            *to = packed::<K, B>(v).0;
+                        }
+                    }
+                    if integer {
+                        for &v in column {
+                            let v = packed::<K, B>(v).1;
+                            *sum = sum.wrapping_add(v);
+                            (low, high) = (low.min(v), high.max(v));
+                        }
+                    }
+                }
+            }
+        }
+        low.unsigned_abs().max(high.unsigned_abs())
+    }
+}
+
 impl PackedB {
-    /// Packs `b` for a tier.
+    /// Packs `b` for a tier, with the arithmetic that is usual for its type.
     ///
     /// # Errors
     ///
@@ -99,102 +251,145 @@ impl PackedB {
     /// assert_eq!((b.k(), b.n()), (2, 3));
     /// # Ok::<(), qkernels::KernelError>(())
     /// ```
-    pub fn pack(isa: Isa, b: MatRef<'_, i8>, layout: Layout) -> Result<PackedB, KernelError> {
-        struct Pack<'a>(Isa, MatRef<'a, i8>, Layout);
-        impl Visit for Pack<'_> {
-            type Output = Result<PackedB, KernelError>;
-            fn visit<T: Tier>(self, _tier: T) -> Self::Output {
-                PackedB::pack_for::<T::Int8>(self.0, self.1, self.2)
-            }
-        }
-        isa.dispatch(Pack(isa, b, layout))
-    }
-
-    /// Packs for a kernel, which need not be one of the tier.
-    pub(crate) fn pack_for<K: Microkernel>(
+    pub fn pack<B: Operand>(
         isa: Isa,
-        b: MatRef<'_, i8>,
+        b: MatRef<'_, B>,
         layout: Layout,
     ) -> Result<PackedB, KernelError> {
-        let (k, n) = match layout {
-            Layout::RowMajor => (b.rows(), b.cols()),
-            Layout::Transposed => (b.cols(), b.rows()),
-        };
-        crate::zero_point::check_depth(k, &Default::default(), (-1, 1), (-128, 127))?;
-        let too_large = KernelError::TooLarge {
-            rows: b.rows(),
-            row_stride: b.row_stride(),
-        };
-        let panels = Panels::new::<K>(n);
-        let padded = panels.padded().ok_or(too_large.clone())?;
-        let depth = k.checked_next_multiple_of(K::KG).ok_or(too_large.clone())?;
-        let lines = depth
-            .checked_mul(padded)
-            .and_then(|n| n.checked_mul(size_of::<K::Rhs>()))
-            .ok_or(too_large.clone())?
-            .div_ceil(size_of::<Line>());
+        Self::pack_with(isa, b, layout, B::ARITHMETIC)
+    }
 
-        let mut data = zeroed::<Line>(lines).ok_or(too_large.clone())?;
-        let mut col_sums = zeroed::<i32>(padded).ok_or(too_large)?;
-        let packed: &mut [K::Rhs] = bytemuck::cast_slice_mut(&mut data);
-        for p in 0..panels.count() {
-            let (cols, width) = (panels.cols(p), panels.width(p));
-            let panel = &mut packed[cols.start * depth..][..width * depth];
-            let sums = &mut col_sums[cols.clone()];
-            let place = |kk: usize, j: usize| kk / K::KG * (K::KG * width) + j * K::KG + kk % K::KG;
-            match layout {
-                Layout::RowMajor => {
-                    for kk in 0..k {
-                        let row = &b.data()[kk * b.row_stride()..][cols.clone()];
-                        for (j, (&v, sum)) in row.iter().zip(&mut *sums).enumerate() {
-                            panel[place(kk, j)] = K::rhs(v);
-                            *sum += i32::from(v);
-                        }
-                    }
-                }
-                Layout::Transposed => {
-                    for (j, sum) in sums.iter_mut().enumerate() {
-                        let row = &b.data()[(cols.start + j) * b.row_stride()..][..k];
-                        for (kk, &v) in row.iter().enumerate() {
-                            panel[place(kk, j)] = K::rhs(v);
-                            *sum += i32::from(v);
-                        }
-                    }
-                }
+    /// Packs `b` for a tier and a chosen arithmetic.
+    ///
+    /// # Errors
+    ///
+    /// As [`pack`](Self::pack), and [`KernelError::Arithmetic`] for an arithmetic of another type.
+    ///
+    /// ```
+    /// use half::bf16;
+    /// use qkernels::{Arithmetic, Isa, Layout, MatRef, PackedB};
+    /// let b = [bf16::ONE; 6];
+    /// let b = MatRef::new(&b, 2, 3)?;
+    /// let b = PackedB::pack_with(Isa::detect(), b, Layout::RowMajor, Arithmetic::Bf16Hardware)?;
+    /// assert!(!b.arithmetic().exact());
+    /// # Ok::<(), qkernels::KernelError>(())
+    /// ```
+    pub fn pack_with<B: Operand>(
+        isa: Isa,
+        b: MatRef<'_, B>,
+        layout: Layout,
+        arithmetic: Arithmetic,
+    ) -> Result<PackedB, KernelError> {
+        struct Pack<'a, B>(Isa, MatRef<'a, B>, Layout);
+        impl<B: Operand> VisitKernel for Pack<'_, B> {
+            type Output = Result<PackedB, KernelError>;
+            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+                PackedB::pack_for::<T, K, B>(tier, self.0, self.1, self.2)
             }
         }
+        if !arithmetic.takes(B::DTYPE) {
+            return Err(KernelError::Arithmetic {
+                what: "b",
+                given: B::DTYPE,
+                arithmetic,
+            });
+        }
+        let mut packed = with_kernel(isa, arithmetic, Pack(isa, b, layout))?;
+        packed.header.arithmetic = arithmetic;
+        Ok(packed)
+    }
+
+    /// Packs for a kernel.
+    pub(crate) fn pack_for<T: Tier, K: Microkernel, B: Operand>(
+        tier: T,
+        isa: Isa,
+        b: MatRef<'_, B>,
+        layout: Layout,
+    ) -> Result<PackedB, KernelError> {
+        let b = match layout {
+            Layout::RowMajor => b,
+            Layout::Transposed => b.transposed(),
+        };
+        let (k, n) = (b.rows(), b.cols());
+        if let Some(range) = B::DTYPE.int_range()
+            && matches!(B::ARITHMETIC, Arithmetic::Int8)
+        {
+            crate::zero_point::check_depth(k, &Default::default(), (-1, 1), range)?;
+        }
+        let too_large = KernelError::TooLarge {
+            rows: k,
+            row_stride: b.row_stride().max(b.col_stride()),
+        };
+        let sizes = Sizes::new::<K>(k, n).ok_or(too_large.clone())?;
+        let lines = sizes.bytes.div_ceil(size_of::<Line>());
+        let mut data = zeroed::<Line>(lines).ok_or(too_large.clone())?;
+        let mut col_sums = zeroed::<i32>(sizes.sums).ok_or(too_large)?;
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
+        let max_abs = tier.enter(PackInto::<B, K> {
+            b,
+            data: bytemuck::cast_slice_mut(&mut bytes[..sizes.bytes]),
+            sums: &mut col_sums,
+            kernel: PhantomData,
+        });
         Ok(PackedB {
-            isa,
-            kernel: K::ID,
-            k,
-            n,
+            header: Header {
+                isa,
+                kernel: K::ID,
+                arithmetic: B::ARITHMETIC,
+                dtype: B::DTYPE,
+                k,
+                n,
+                max_abs,
+            },
             data,
             col_sums,
         })
     }
 
+    /// A view of it.
+    #[must_use]
+    pub fn as_ref(&self) -> PackedRef<'_> {
+        PackedRef {
+            header: self.header,
+            data: bytemuck::cast_slice(&self.data),
+            col_sums: &self.col_sums,
+        }
+    }
+
     /// Depth: rows of B, columns of A.
     #[must_use]
     pub const fn k(&self) -> usize {
-        self.k
+        self.header.k
     }
 
     /// Output columns.
     #[must_use]
     pub const fn n(&self) -> usize {
-        self.n
+        self.header.n
     }
 
     /// The tier that it is packed for, and that [`gemm`](crate::gemm()) runs on.
     #[must_use]
     pub const fn isa(&self) -> Isa {
-        self.isa
+        self.header.isa
     }
 
-    /// Sum of every column.
+    /// How it is multiplied.
+    #[must_use]
+    pub const fn arithmetic(&self) -> Arithmetic {
+        self.header.arithmetic
+    }
+
+    /// Element type of B before packing.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.header.dtype
+    }
+
+    /// Sum of every column of integers as they are packed: of u8, 128 is taken off every element.
     #[must_use]
     pub fn col_sums(&self) -> &[i32] {
-        &self.col_sums[..self.n]
+        &self.col_sums[..self.header.n]
     }
 
     /// Bytes that the packed weights take, padding included.
@@ -202,21 +397,64 @@ impl PackedB {
     pub fn bytes(&self) -> usize {
         size_of_val(self.data.as_slice()) + size_of_val(self.col_sums.as_slice())
     }
+}
+
+impl<'a> From<&'a PackedB> for PackedRef<'a> {
+    fn from(b: &'a PackedB) -> PackedRef<'a> {
+        b.as_ref()
+    }
+}
+
+impl<'a> PackedRef<'a> {
+    /// Depth: rows of B, columns of A.
+    #[must_use]
+    pub const fn k(&self) -> usize {
+        self.header.k
+    }
+
+    /// Output columns.
+    #[must_use]
+    pub const fn n(&self) -> usize {
+        self.header.n
+    }
+
+    /// The tier that it is packed for, and that [`gemm`](crate::gemm()) runs on.
+    #[must_use]
+    pub const fn isa(&self) -> Isa {
+        self.header.isa
+    }
+
+    /// How it is multiplied.
+    #[must_use]
+    pub const fn arithmetic(&self) -> Arithmetic {
+        self.header.arithmetic
+    }
+
+    /// Element type of B before packing.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.header.dtype
+    }
+
+    /// What was added to every element when it was packed.
+    pub(crate) const fn shift(&self) -> i32 {
+        shift_of(self.header.dtype)
+    }
 
     /// Column sums with zeros for the padding.
-    pub(crate) fn padded_col_sums(&self) -> &[i32] {
-        &self.col_sums
+    pub(crate) const fn padded_col_sums(&self) -> &'a [i32] {
+        self.col_sums
     }
 
     /// The packed elements, if they are packed for this kernel.
-    pub(crate) fn elements<K: Microkernel>(&self) -> Result<&[K::Rhs], KernelError> {
-        if self.kernel == K::ID {
-            Ok(bytemuck::cast_slice(&self.data))
-        } else {
-            Err(KernelError::PackedFor {
-                packed: self.kernel,
+    pub(crate) fn elements<K: Microkernel>(&self) -> Result<&'a [K::Rhs], KernelError> {
+        if self.header.kernel != K::ID {
+            return Err(KernelError::PackedFor {
+                packed: self.header.kernel,
                 asked: K::ID,
-            })
+            });
         }
+        let used = self.data.len() / size_of::<K::Rhs>() * size_of::<K::Rhs>();
+        Ok(bytemuck::cast_slice(&self.data[..used]))
     }
 }

@@ -3,241 +3,197 @@
 //! Plain loops over arrays of fixed length, vectorised by the compiler inside each tier's door;
 //! the tail of a row goes through a chunk on the stack, so there is no scalar remainder.
 
-use core::ops::Range;
-
-use crate::OutParams;
-use crate::kernel::{AccTile, TileMut};
+use crate::epilogue::Residual;
+use crate::kernel::Acc;
 use crate::plan::CHUNK;
+use crate::portable::{f32_to_bf16_bits, f32_to_f16_bits};
 use crate::quantize::ROUND;
 
-/// What is done to scaled sums, for kernels that do it in registers.
+/// What is done to scaled sums, and the type that they are stored as.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "read by kernels that finish tiles themselves")]
-pub(crate) enum Steps {
-    /// The sums are stored, unscaled.
+pub(crate) enum Steps<'a> {
+    /// The sums are stored as i32, unscaled.
     Sums,
     /// Clamp, store as f32.
     Floats { clamp: Option<(f32, f32)> },
-    /// Clamp, round, add the zero point, store the low byte.
-    Bytes { lo: f32, hi: f32, zero_point: i32 },
+    /// Clamp, round to f16.
+    F16 { clamp: Option<(f32, f32)> },
+    /// Clamp, round to bf16.
+    Bf16 { clamp: Option<(f32, f32)> },
+    /// Clamp, round, add the zero point, store the low byte; or what a table has for it.
+    Bytes {
+        lo: f32,
+        hi: f32,
+        zero_point: i32,
+        table: Option<&'a [u8; 256]>,
+    },
 }
 
-/// Turns sums into output elements.
-pub(crate) trait Store: Copy + Send + Sync {
-    /// Element type of the output.
-    type Elem: Copy + Default + Send + 'static;
-
-    /// Whether sums are stored as they are, so that scales are not needed.
-    const SUMS: bool = false;
-
-    /// The same as data. A kernel that goes by it must give the bits that `chunk` gives.
-    #[allow(dead_code, reason = "read by kernels that finish tiles themselves")]
-    fn steps(&self) -> Steps;
-
-    /// The output as a place for sums, if they are stored as they are.
+impl Steps<'_> {
+    /// Bytes of an output element.
     #[inline(always)]
-    fn as_sums<'t, 'a>(_out: &'t mut TileMut<'a, Self::Elem>) -> Option<&'t mut AccTile<'a>> {
-        None
+    pub(crate) const fn size(&self) -> usize {
+        match self {
+            Steps::Sums | Steps::Floats { .. } => 4,
+            Steps::F16 { .. } | Steps::Bf16 { .. } => 2,
+            Steps::Bytes { .. } => 1,
+        }
     }
-
-    /// One chunk.
-    fn chunk(
-        &self,
-        acc: &[i32; CHUNK],
-        scale: &[f32; CHUNK],
-        bias: Option<&[f32; CHUNK]>,
-        out: &mut [Self::Elem; CHUNK],
-    );
 }
 
-/// Stores the sums.
+/// What the epilogue does to every tile of a call.
 #[derive(Clone, Copy)]
-pub(crate) struct Sums;
+pub(crate) struct Store<'a> {
+    pub(crate) steps: Steps<'a>,
+    /// Factors of rows, multiplied with those of columns.
+    pub(crate) row_scale: Option<&'a [f32]>,
+    /// Added before the clamp.
+    pub(crate) residual: Option<Residual<'a>>,
+}
 
-impl Store for Sums {
-    type Elem = i32;
-
-    const SUMS: bool = true;
-
+impl Store<'_> {
+    /// Whether a kernel may finish tiles in registers by the steps alone.
     #[inline(always)]
-    fn steps(&self) -> Steps {
-        Steps::Sums
-    }
-
-    #[inline(always)]
-    fn as_sums<'t, 'a>(out: &'t mut TileMut<'a, i32>) -> Option<&'t mut AccTile<'a>> {
-        Some(out)
-    }
-
-    #[inline(always)]
-    fn chunk(
-        &self,
-        acc: &[i32; CHUNK],
-        _scale: &[f32; CHUNK],
-        _bias: Option<&[f32; CHUNK]>,
-        out: &mut [i32; CHUNK],
-    ) {
-        *out = *acc;
+    pub(crate) fn by_steps(&self) -> bool {
+        self.row_scale.is_none()
+            && self.residual.is_none()
+            && !matches!(self.steps, Steps::Bytes { table: Some(_), .. })
     }
 }
 
-/// `f32(acc) · scale (+ bias)`, each step rounded.
+/// A finished tile of sums, and what belongs to its columns (from its first one on, in whole
+/// chunks) and rows.
+pub(crate) struct Tile<'a, A> {
+    pub(crate) acc: &'a [A],
+    pub(crate) stride: usize,
+    /// First row and first column in the output.
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) scale: &'a [f32],
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// NaN as it is stored, whatever the processor made.
 #[inline(always)]
-fn scaled(acc: &[i32; CHUNK], scale: &[f32; CHUNK], bias: Option<&[f32; CHUNK]>) -> [f32; CHUNK] {
-    let mut v = [0f32; CHUNK];
-    for j in 0..CHUNK {
-        v[j] = acc[j] as f32 * scale[j];
-    }
-    if let Some(bias) = bias {
-        for j in 0..CHUNK {
-            v[j] += bias[j];
+fn canonical(v: f32) -> f32 {
+    if v.is_nan() { f32::NAN } else { v }
+}
+
+#[inline(always)]
+fn clamped(v: &mut [f32; CHUNK], limits: Option<(f32, f32)>) {
+    if let Some((lo, hi)) = limits {
+        for v in v {
+            let w = if *v > lo { *v } else { lo };
+            *v = if w < hi { w } else { hi };
         }
-    }
-    v
-}
-
-/// Stores f32, clamped if limits are given.
-#[derive(Clone, Copy)]
-pub(crate) struct Floats {
-    pub(crate) clamp: Option<(f32, f32)>,
-}
-
-impl Store for Floats {
-    type Elem = f32;
-
-    #[inline(always)]
-    fn steps(&self) -> Steps {
-        Steps::Floats { clamp: self.clamp }
-    }
-
-    #[inline(always)]
-    fn chunk(
-        &self,
-        acc: &[i32; CHUNK],
-        scale: &[f32; CHUNK],
-        bias: Option<&[f32; CHUNK]>,
-        out: &mut [f32; CHUNK],
-    ) {
-        let mut v = scaled(acc, scale, bias);
-        if let Some((lo, hi)) = self.clamp {
-            for v in &mut v {
-                let w = if *v > lo { *v } else { lo };
-                *v = if w < hi { w } else { hi };
-            }
-        }
-        *out = v;
-    }
-}
-
-/// A byte that quantized values are stored in.
-pub(crate) trait Byte: Copy + Default + Send + Sync + 'static {
-    /// The low eight bits.
-    fn low(v: i32) -> Self;
-}
-
-impl Byte for u8 {
-    #[inline(always)]
-    fn low(v: i32) -> u8 {
-        v as u8
-    }
-}
-
-impl Byte for i8 {
-    #[inline(always)]
-    fn low(v: i32) -> i8 {
-        v as i8
-    }
-}
-
-/// Stores u8 or i8.
-#[derive(Clone, Copy)]
-pub(crate) struct Quantized<E> {
-    lo: f32,
-    hi: f32,
-    zero_point: i32,
-    elem: core::marker::PhantomData<E>,
-}
-
-impl<E> Quantized<E> {
-    /// From parameters that were checked against the type: the limits are small integers, so they
-    /// are exact in f32, and what is clamped to them rounds to a value of the type.
-    pub(crate) fn new(p: OutParams) -> Self {
-        let (lo, hi) = ((p.min - p.zero_point) as f32, (p.max - p.zero_point) as f32);
-        Quantized {
-            lo,
-            hi,
-            zero_point: p.zero_point,
-            elem: core::marker::PhantomData,
-        }
-    }
-}
-
-impl<E: Byte> Store for Quantized<E> {
-    type Elem = E;
-
-    #[inline(always)]
-    fn steps(&self) -> Steps {
-        Steps::Bytes {
-            lo: self.lo,
-            hi: self.hi,
-            zero_point: self.zero_point,
-        }
-    }
-
-    #[inline(always)]
-    fn chunk(
-        &self,
-        acc: &[i32; CHUNK],
-        scale: &[f32; CHUNK],
-        bias: Option<&[f32; CHUNK]>,
-        out: &mut [E; CHUNK],
-    ) {
-        let v = scaled(acc, scale, bias);
-        for j in 0..CHUNK {
-            // As `round_clamped`: NaN takes `lo`. The result is a value of the type, so its low
-            // byte is all of it, and the constant that rounds has none.
-            let v = if v[j] > self.lo { v[j] } else { self.lo };
-            let v = if v < self.hi { v } else { self.hi };
-            out[j] = E::low(((v + ROUND).to_bits() as i32).wrapping_add(self.zero_point));
+    } else {
+        for v in v {
+            *v = canonical(*v);
         }
     }
 }
 
 /// Stores a tile, chunk of columns by chunk, so that what belongs to a column is loaded once.
 ///
-/// `acc` holds rows `stride` apart, and `scale` and `bias` cover `cols` in whole chunks. `out`
-/// gives the part of every output row that the tile covers.
+/// `out(r, at, bytes)` gives the `bytes` of output row `r` of the tile from its column `at` on.
 #[inline(always)]
-pub(crate) fn store_tile<'o, S, I>(
-    store: &S,
-    acc: &[i32],
-    stride: usize,
-    cols: usize,
-    scale: &[f32],
-    bias: Option<&[f32]>,
-    out: impl Fn(Range<usize>) -> I,
-) where
-    S: Store + 'o,
-    I: Iterator<Item = &'o mut [S::Elem]>,
-{
-    for at in (0..cols).step_by(CHUNK) {
-        let count = CHUNK.min(cols - at);
-        let scale = chunk_at(scale, at);
-        let bias = bias.map(|b| chunk_at(b, at));
-        let mut acc = &acc[at..];
-        for out in out(at..at + count) {
-            let Some(sums) = acc.first_chunk() else { break };
-            // The last row may end before the next would start.
-            acc = acc.get(stride..).unwrap_or_default();
-            if let Some(out) = out.first_chunk_mut() {
-                store.chunk(sums, scale, bias, out);
+pub(crate) fn store_tile<'o, A: Acc>(
+    store: &Store<'_>,
+    tile: &Tile<'_, A>,
+    out: impl Fn(usize, usize, usize) -> &'o mut [u8],
+) {
+    // The choice is made once a tile; each loop is compiled for its own steps.
+    match store.steps {
+        Steps::Sums => each_chunk::<A, 4>(store, tile, out, |acc, _| {
+            let mut bytes = [[0; 4]; CHUNK];
+            for (to, sum) in bytes.iter_mut().zip(acc) {
+                *to = bytemuck::cast(*sum);
+            }
+            bytes
+        }),
+        Steps::Floats { clamp } => each_chunk::<A, 4>(store, tile, out, |_, mut v| {
+            clamped(&mut v, clamp);
+            v.map(f32::to_ne_bytes)
+        }),
+        Steps::F16 { clamp } => each_chunk::<A, 2>(store, tile, out, |_, mut v| {
+            clamped(&mut v, clamp);
+            v.map(|v| f32_to_f16_bits(v).to_ne_bytes())
+        }),
+        Steps::Bf16 { clamp } => each_chunk::<A, 2>(store, tile, out, |_, mut v| {
+            clamped(&mut v, clamp);
+            v.map(|v| f32_to_bf16_bits(v).to_ne_bytes())
+        }),
+        Steps::Bytes {
+            lo,
+            hi,
+            zero_point,
+            table,
+        } => each_chunk::<A, 1>(store, tile, out, |_, v| {
+            let mut bytes = [[0; 1]; CHUNK];
+            for (to, v) in bytes.iter_mut().zip(v) {
+                // As `round_clamped`: NaN takes `lo`. The result is a value of the type, so its
+                // low byte is all of it, and the constant that rounds has none.
+                let v = if v > lo { v } else { lo };
+                let v = if v < hi { v } else { hi };
+                *to = [((v + ROUND).to_bits() as i32).wrapping_add(zero_point) as u8];
+            }
+            if let Some(table) = table {
+                for to in &mut bytes {
+                    to[0] = table[usize::from(to[0])];
+                }
+            }
+            bytes
+        }),
+    }
+}
+
+/// Scales and adds, then calls `finish(sums, scaled)` for every chunk.
+#[inline(always)]
+fn each_chunk<'o, A: Acc, const SIZE: usize>(
+    store: &Store<'_>,
+    tile: &Tile<'_, A>,
+    out: impl Fn(usize, usize, usize) -> &'o mut [u8],
+    finish: impl Fn(&[A; CHUNK], [f32; CHUNK]) -> [[u8; SIZE]; CHUNK],
+) {
+    for at in (0..tile.cols).step_by(CHUNK) {
+        let count = CHUNK.min(tile.cols - at);
+        let scale = chunk_at(tile.scale, at);
+        let bias = tile.bias.map(|b| chunk_at(b, at));
+        for r in 0..tile.rows {
+            let acc: &[A; CHUNK] = chunk_at(tile.acc, r * tile.stride + at);
+            let mut v = [0f32; CHUNK];
+            match store.row_scale {
+                None => {
+                    for j in 0..CHUNK {
+                        v[j] = acc[j].to_f32() * scale[j];
+                    }
+                }
+                Some(rows) => {
+                    let row = rows[tile.row + r];
+                    for j in 0..CHUNK {
+                        v[j] = acc[j].to_f32() * (row * scale[j]);
+                    }
+                }
+            }
+            if let Some(bias) = bias {
+                for j in 0..CHUNK {
+                    v[j] += bias[j];
+                }
+            }
+            if let Some(residual) = &store.residual {
+                residual.add(tile.row + r, tile.col + at, &mut v[..count]);
+            }
+            let done = finish(acc, v);
+            let out = out(r, at, count * SIZE);
+            if let Some(out) = out.as_chunks_mut().0.first_chunk_mut::<CHUNK>() {
+                *out = done;
                 continue;
             }
-            let mut last = [S::Elem::default(); CHUNK];
-            store.chunk(sums, scale, bias, &mut last);
             // Bounded, so that it does not become a call of memcpy for a few bytes.
-            for (out, last) in out.iter_mut().zip(last).take(CHUNK - 1) {
-                *out = last;
+            for (out, done) in out.as_chunks_mut().0.iter_mut().zip(done).take(CHUNK - 1) {
+                *out = done;
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Row-major matrices with a row stride, checked once when they are made.
+//! Matrices with strides, checked once when they are made.
 
 use crate::KernelError;
 
-/// A matrix to read: element `(i, j)` is `data[i * row_stride + j]`.
+/// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`. The column stride
+/// is 1 unless the matrix is a [transposed](MatRef::transposed) view.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -17,6 +18,7 @@ pub struct MatRef<'a, T> {
     rows: usize,
     cols: usize,
     row_stride: usize,
+    col_stride: usize,
 }
 
 /// A matrix to write: element `(i, j)` is `data[i * row_stride + j]`. What lies between the rows
@@ -92,7 +94,28 @@ impl<'a, T> MatRef<'a, T> {
             rows,
             cols,
             row_stride,
+            col_stride: 1,
         })
+    }
+
+    /// The same elements with rows and columns exchanged; nothing is copied.
+    ///
+    /// ```
+    /// use qkernels::MatRef;
+    /// let a = MatRef::new(&[1u8, 2, 3, 4, 5, 6], 2, 3)?.transposed();
+    /// assert_eq!((a.rows(), a.cols()), (3, 2));
+    /// assert_eq!(a.get(2, 1), Some(&6));
+    /// # Ok::<(), qkernels::KernelError>(())
+    /// ```
+    #[must_use]
+    pub const fn transposed(self) -> Self {
+        MatRef {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
     }
 
     /// Number of rows.
@@ -116,7 +139,26 @@ impl<'a, T> MatRef<'a, T> {
         self.row_stride
     }
 
-    /// The elements of row `i`, or `None` outside the matrix.
+    /// Distance between neighbours in a row, in elements: 1, or what the row stride was before the
+    /// matrix was transposed.
+    #[must_use]
+    #[inline]
+    pub const fn col_stride(&self) -> usize {
+        self.col_stride
+    }
+
+    /// Element `(i, j)`, or `None` outside the matrix.
+    #[must_use]
+    #[inline]
+    pub fn get(&self, i: usize, j: usize) -> Option<&'a T> {
+        if i >= self.rows || j >= self.cols {
+            return None;
+        }
+        self.data.get(i * self.row_stride + j * self.col_stride)
+    }
+
+    /// The elements of row `i`; `None` outside the matrix, and where the elements of a row are not
+    /// neighbours in memory, because the matrix is a transposed view.
     #[must_use]
     #[inline]
     pub fn row(&self, i: usize) -> Option<&'a [T]> {
@@ -126,6 +168,9 @@ impl<'a, T> MatRef<'a, T> {
         if self.cols == 0 {
             return Some(&[]);
         }
+        if self.col_stride != 1 && self.cols > 1 {
+            return None;
+        }
         let start = i * self.row_stride;
         self.data.get(start..start + self.cols)
     }
@@ -134,6 +179,40 @@ impl<'a, T> MatRef<'a, T> {
     #[inline]
     pub(crate) const fn data(&self) -> &'a [T] {
         self.data
+    }
+}
+
+impl<'a, T: Copy> MatRef<'a, T> {
+    /// Row `i` of a matrix with neighbouring columns.
+    #[inline(always)]
+    pub(crate) fn contiguous_row(&self, i: usize) -> &'a [T] {
+        debug_assert!(self.col_stride == 1 || self.cols == 0);
+        &self.data[i * self.row_stride..][..self.cols]
+    }
+
+    /// The elements of row `i`, however they lie.
+    #[inline(always)]
+    pub(crate) fn elements(&self, i: usize) -> impl Iterator<Item = T> + use<'a, T> {
+        let start = (i * self.row_stride).min(self.data.len());
+        let step = self.col_stride.max(1);
+        self.data[start..]
+            .iter()
+            .step_by(step)
+            .take(self.cols)
+            .copied()
+    }
+}
+
+impl<'a, T: bytemuck::Pod> MatRef<'a, T> {
+    /// The same bits as another type of the same size.
+    pub(crate) fn cast<U: bytemuck::Pod>(&self) -> MatRef<'a, U> {
+        MatRef {
+            data: bytemuck::cast_slice(self.data),
+            rows: self.rows,
+            cols: self.cols,
+            row_stride: self.row_stride,
+            col_stride: self.col_stride,
+        }
     }
 }
 

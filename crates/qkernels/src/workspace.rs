@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::KernelError;
+
 /// Memory that starts on a cache line and is as wide as the widest vector register.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
@@ -27,9 +29,9 @@ impl Workspace {
     /// A workspace with room for `bytes`, as [`Workspace::required`] gives them.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Workspace {
-        let mut ws = Workspace::new();
-        ws.lines(bytes.div_ceil(size_of::<Line>()));
-        ws
+        Workspace {
+            lines: alloc::vec![Line([0; 64]); bytes.div_ceil(size_of::<Line>())],
+        }
     }
 
     /// Bytes held at present.
@@ -38,11 +40,16 @@ impl Workspace {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// At least `count` lines of unspecified content.
-    pub(crate) fn lines(&mut self, count: usize) -> &mut [Line] {
-        if self.lines.len() < count {
+    /// `count` lines of unspecified content.
+    pub(crate) fn lines(&mut self, count: usize) -> Result<&mut [Line], KernelError> {
+        if let Some(more) = count.checked_sub(self.lines.len()) {
+            self.lines
+                .try_reserve_exact(more)
+                .map_err(|_| KernelError::Memory {
+                    bytes: count.saturating_mul(size_of::<Line>()),
+                })?;
             self.lines.resize(count, Line([0; 64]));
         }
-        &mut self.lines[..count]
+        Ok(&mut self.lines[..count])
     }
 }

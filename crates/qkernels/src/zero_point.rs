@@ -32,6 +32,16 @@ pub struct ZeroPoints<'a> {
     pub b: ZeroPoint<'a>,
 }
 
+impl ZeroPoints<'_> {
+    /// Whether all are 0.
+    pub(crate) fn is_zero(&self) -> bool {
+        [self.a, self.b].iter().all(|z| match z {
+            ZeroPoint::Tensor(z) => *z == 0,
+            ZeroPoint::Vector(z) => z.iter().all(|&z| z == 0),
+        })
+    }
+}
+
 impl ZeroPoint<'_> {
     /// Zero point of index `i`.
     #[inline]

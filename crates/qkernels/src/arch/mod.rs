@@ -1,5 +1,8 @@
-//! Microkernels, one file a tier, and nothing else.
+//! Tiers: one folder an architecture, one file a tier.
 
+pub(crate) mod plain;
 pub(crate) mod scalar;
-#[cfg(all(target_arch = "x86_64", any(feature = "avx2", feature = "avx512")))]
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tile;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;

@@ -1,8 +1,9 @@
 //! Test-only tiers with odd tiles, so that the driver's corners run on every machine.
 
-use crate::Lhs;
+use crate::Operand;
+use crate::arch::plain::{self, Plain};
 use crate::isa::{Task, Tier};
-use crate::kernel::{AccTile, LhsTile, Microkernel, RhsPanel, check_tile};
+use crate::kernel::{Init, LhsTile, Microkernel, RhsPanel, TileMut, check_tile};
 
 /// A tier whose kernel has tiles of `R` rows by `V` units of `U` columns, and groups of `G`. With
 /// `SHIFT` it reads a signed A as unsigned bytes, and an unsigned one in place.
@@ -19,13 +20,14 @@ macro_rules! fake {
             for $name<R, U, V, G>
         {
             type Int8 = Self;
+            type Int16 = Plain<plain::Int16>;
+            type F16 = Plain<plain::F16>;
+            type F16Sums = Plain<plain::F16Sums>;
+            type Bf16 = Plain<plain::Bf16>;
+            type Bf16Hardware = Plain<plain::Bf16>;
 
             fn detect() -> Option<Self> {
                 Some($name)
-            }
-
-            fn int8(self) -> Self {
-                self
             }
 
             fn enter<K: Task>(self, task: K) -> K::Output {
@@ -44,23 +46,24 @@ macro_rules! fake {
             const ROWS: &'static [usize] = &[2 * R, R + 1, R, R];
             const SIGNED_LHS_SHIFT: i32 = $shift;
             const SHIFTS: bool = $shift != 0;
+            type Acc = i32;
             type Lhs = $lhs;
             type Rhs = i16;
 
-            fn lhs<A: Lhs>(a: A) -> $lhs {
-                <$lhs>::try_from(a.to_i32() + crate::kernel::lhs_shift::<Self, A>()).unwrap()
+            fn lhs<A: Operand>(a: A) -> $lhs {
+                <$lhs>::try_from(a.int() + crate::kernel::lhs_shift::<Self, A>()).unwrap()
             }
 
-            fn rhs(b: i8) -> i16 {
-                b.into()
+            fn rhs<B: Operand>(b: B) -> i16 {
+                i8::try_from(b.int()).unwrap().into()
             }
 
             fn accumulate(
                 self,
                 a: LhsTile<'_, $lhs>,
                 b: RhsPanel<'_, i16>,
-                init: Option<&[i32]>,
-                out: &mut AccTile<'_>,
+                init: Option<Init<'_, i32>>,
+                out: &mut TileMut<'_, i32>,
             ) {
                 check_tile::<Self>(&a, &b, init, out);
                 let width = b.width();
@@ -68,7 +71,9 @@ macro_rules! fake {
                 for r in 0..a.rows() {
                     let out = out.row_mut(r);
                     for j in 0..width {
-                        let mut sum = init.map_or(out[j], |i| i[j]);
+                        let mut sum = init.map_or(out[j], |i| {
+                            i.cols[j].wrapping_add(i.rows.map_or(0, |rows| rows[r]))
+                        });
                         for (k, &x) in a.row(r).iter().enumerate() {
                             let x = if a.shift() { x ^ $shift } else { x };
                             let y = b.data()[k / G * G * width + j * G + k % G];

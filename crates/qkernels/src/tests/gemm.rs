@@ -1,19 +1,23 @@
-//! Products against plain scalar code: every tier that runs here, and the fake ones.
+//! Products against plain scalar code: one check for every operand type, arithmetic, epilogue, tier
+//! that runs here, and the fake tiers.
 
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::data::Rng;
 use super::fakes::{Fake, FakeBytes};
-use crate::gemm::Call;
-use crate::isa::{Tier, Visit};
+use crate::gemm::{Call, Run};
+use crate::isa::Tier;
 use crate::kernel::Microkernel;
+use crate::select::{VisitKernel, kernel_of, with_kernel};
+use crate::source::source;
 use crate::{
-    Epilogue, Isa, KernelError, Layout, Lhs, MatMut, MatRef, OutMut, OutParams, PackedB, Scale,
-    Threads, Workspace, ZeroPoint, ZeroPoints,
+    Arithmetic, Epilogue, Isa, KernelError, Layout, MatMut, MatRef, Operand, OutMut, OutParams,
+    PackedB, ParallelFor, Residual, Scale, Threads, Workspace, ZeroPoint, ZeroPoints,
 };
 
 /// Which of the inputs a call has, and how they lie in memory.
@@ -25,52 +29,111 @@ struct Case {
     /// Unused elements: between rows, and before the first (a misaligned start).
     gap: usize,
     offset: usize,
+    /// Whether A is a transposed view.
+    a_transposed: bool,
     layout: Layout,
     /// 0: none, 1: per tensor, 2: vector.
     za: u8,
     zb: u8,
     scale: u8,
+    row_scale: bool,
     bias: bool,
     bias_f32: bool,
+    /// 0: none, 1: f32, 2: u8, 3: i8.
+    residual: u8,
     clamp: bool,
+    table: bool,
+    /// 0: i32, 1: f32, 2: u8, 3: i8, 4: f16, 5: bf16.
     output: u8,
-    threads: Threads,
+    threads: Threads<'static>,
     seed: u64,
 }
 
-fn all_threads() -> Vec<Threads> {
+impl Default for Case {
+    fn default() -> Case {
+        Case {
+            m: 1,
+            n: 1,
+            k: 1,
+            gap: 0,
+            offset: 0,
+            a_transposed: false,
+            layout: Layout::RowMajor,
+            za: 0,
+            zb: 0,
+            scale: 0,
+            row_scale: false,
+            bias: false,
+            bias_f32: false,
+            residual: 0,
+            clamp: false,
+            table: false,
+            output: 0,
+            threads: Threads::Single,
+            seed: 0,
+        }
+    }
+}
+
+/// Runs shares backwards, on the calling thread, with wrong numbers, and the last one not at all.
+struct Careless(usize);
+
+impl ParallelFor for Careless {
+    fn threads(&self) -> usize {
+        self.0
+    }
+    fn run(&self, shares: usize, work: &(dyn Fn(usize) + Sync)) {
+        for _ in 1..shares {
+            work(usize::MAX);
+        }
+    }
+}
+
+fn all_threads() -> Vec<Threads<'static>> {
     vec![
         Threads::Single,
+        Threads::Custom(&Careless(3)),
         #[cfg(feature = "rayon")]
         Threads::Rayon,
     ]
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
-    // Half of the shapes are small, where the tails are.
+    // Half of the shapes are small, where the tails are; K has its own range.
     let size = || prop_oneof![0usize..=20, 0usize..=200];
+    let depth = prop_oneof![0usize..=20, 0usize..=300];
     (
-        (size(), size(), size(), 0usize..5, 0usize..4, any::<u64>()),
+        (
+            (size(), size(), depth),
+            (0usize..5, 0usize..4),
+            any::<u64>(),
+        ),
         prop_oneof![Just(Layout::RowMajor), Just(Layout::Transposed)],
-        (0u8..3, 0u8..3, 0u8..3, any::<[bool; 3]>(), 0u8..4),
+        (0u8..3, 0u8..3, 0u8..3, 0u8..4, 0u8..6),
+        any::<[bool; 6]>(),
         prop::sample::select(all_threads()),
     )
         .prop_map(
-            |((m, n, k, gap, offset, seed), layout, (za, zb, scale, flags, output), threads)| {
-                let [bias, bias_f32, clamp] = flags;
+            |(((m, n, k), (gap, offset), seed), layout, choices, flags, threads)| {
+                let (za, zb, scale, residual, output) = choices;
+                let [bias, bias_f32, clamp, a_transposed, row_scale, table] = flags;
                 Case {
                     m,
                     n,
                     k,
                     gap,
                     offset,
+                    a_transposed,
                     layout,
                     za,
                     zb,
                     scale,
+                    row_scale,
                     bias,
                     bias_f32,
+                    residual,
                     clamp,
+                    table,
                     output,
                     threads,
                     seed,
@@ -81,28 +144,92 @@ fn any_case() -> impl Strategy<Value = Case> {
 
 /// What may run a product: a tier of this machine, or a fake one.
 trait Runner {
-    fn pack(&self, b: MatRef<'_, i8>, layout: Layout) -> PackedB;
-    fn run<A: Lhs>(&self, call: Call<'_, '_, A>) -> Result<(), KernelError>;
+    fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB;
+    fn run(&self, how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError>;
 }
 
 impl Runner for Isa {
-    fn pack(&self, b: MatRef<'_, i8>, layout: Layout) -> PackedB {
-        PackedB::pack(*self, b, layout).unwrap()
+    fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB {
+        PackedB::pack_with(*self, b, layout, how).unwrap()
     }
-    fn run<A: Lhs>(&self, call: Call<'_, '_, A>) -> Result<(), KernelError> {
-        self.dispatch(call)
+    fn run(&self, how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError> {
+        with_kernel(*self, how, run)
     }
 }
 
 struct Faked<T>(T);
 
 impl<T: Tier> Runner for Faked<T> {
-    fn pack(&self, b: MatRef<'_, i8>, layout: Layout) -> PackedB {
-        PackedB::pack_for::<T::Int8>(Isa::SCALAR, b, layout).unwrap()
+    fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB {
+        struct Pack<'a, B>(MatRef<'a, B>, Layout);
+        impl<B: Operand> VisitKernel for Pack<'_, B> {
+            type Output = PackedB;
+            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> PackedB {
+                PackedB::pack_for::<T, K, B>(tier, Isa::SCALAR, self.0, self.1).unwrap()
+            }
+        }
+        kernel_of(self.0, how, Pack(b, layout))
     }
-    fn run<A: Lhs>(&self, call: Call<'_, '_, A>) -> Result<(), KernelError> {
-        call.visit(self.0)
+    fn run(&self, how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError> {
+        kernel_of(self.0, how, run)
     }
+}
+
+/// An operand type with data that breaks kernels, and plain sums of its products.
+trait Sample: Operand + Debug {
+    fn sample(rng: &mut Rng, n: usize) -> Vec<Self>;
+}
+
+impl Sample for u8 {
+    fn sample(rng: &mut Rng, n: usize) -> Vec<u8> {
+        rng.bytes(n)
+    }
+}
+
+impl Sample for i8 {
+    fn sample(rng: &mut Rng, n: usize) -> Vec<i8> {
+        rng.bytes(n).into_iter().map(|b| b as i8).collect()
+    }
+}
+
+impl Sample for i16 {
+    /// 11 bits, so that thousands of products fit i32.
+    fn sample(rng: &mut Rng, n: usize) -> Vec<i16> {
+        (0..n).map(|_| (rng.next() as i16) >> 5).collect()
+    }
+}
+
+impl Sample for f16 {
+    fn sample(rng: &mut Rng, n: usize) -> Vec<f16> {
+        let wild = rng.below(4) == 0;
+        floats(rng, n, wild)
+            .into_iter()
+            .map(f16::from_f32)
+            .collect()
+    }
+}
+
+impl Sample for bf16 {
+    fn sample(rng: &mut Rng, n: usize) -> Vec<bf16> {
+        let wild = rng.below(4) == 0;
+        floats(rng, n, wild)
+            .into_iter()
+            .map(bf16::from_f32)
+            .collect()
+    }
+}
+
+/// Ordinary numbers, or any bits at all: NaN, infinities, subnormals.
+fn floats(rng: &mut Rng, n: usize, wild: bool) -> Vec<f32> {
+    (0..n)
+        .map(|_| match rng.below(16) {
+            0 => 0.0,
+            1 => -0.0,
+            2 if wild => f32::from_bits(rng.next()),
+            3 => f32::from_bits(rng.next() & 0x80ff_ffff | 0x1b00_0000),
+            _ => rng.next() as i32 as f32 / 2f32.powi(30),
+        })
+        .collect()
 }
 
 /// A matrix in memory with gaps, and its logical values.
@@ -131,6 +258,9 @@ impl<T: Copy + Default> Laid<T> {
             stride,
         }
     }
+    fn view(&self, rows: usize, cols: usize) -> MatRef<'_, T> {
+        MatRef::with_stride(&self.data[self.offset..], rows, cols, self.stride).unwrap()
+    }
     fn at(&self, i: usize, j: usize) -> T {
         self.data[self.offset + i * self.stride + j]
     }
@@ -147,28 +277,35 @@ enum Value {
 }
 
 /// Runs a case and compares every element, and every gap, with plain scalar code.
-fn check<A: Lhs + Debug>(runner: &impl Runner, case: Case, from_byte: fn(u8) -> A) {
+fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how: Arithmetic) {
     let mut rng = Rng(case.seed);
     let Case { m, n, k, .. } = case;
-    let a_data = rng
-        .bytes(room(m, k, &case))
-        .into_iter()
-        .map(from_byte)
-        .collect();
-    let a = Laid::<A>::new(m, k, &case, a_data);
-    let (brows, bcols) = match case.layout {
-        Layout::RowMajor => (k, n),
-        Layout::Transposed => (n, k),
+    let integer = how.integer();
+    let turned = |turned: bool, (rows, cols): (usize, usize)| {
+        if turned { (cols, rows) } else { (rows, cols) }
     };
-    let b_data = rng
-        .bytes(room(brows, bcols, &case))
-        .into_iter()
-        .map(|b| b as i8)
-        .collect();
-    let b = Laid::<i8>::new(brows, bcols, &case, b_data);
-    let b_at = |kk: usize, j: usize| match case.layout {
-        Layout::RowMajor => b.at(kk, j),
-        Layout::Transposed => b.at(j, kk),
+    let (arows, acols) = turned(case.a_transposed, (m, k));
+    let a = Laid::<A>::new(
+        arows,
+        acols,
+        &case,
+        A::sample(&mut rng, room(arows, acols, &case)),
+    );
+    let a_at = |i: usize, kk: usize| {
+        let (i, kk) = turned(case.a_transposed, (i, kk));
+        a.at(i, kk)
+    };
+    let b_turned = case.layout == Layout::Transposed;
+    let (brows, bcols) = turned(b_turned, (k, n));
+    let b = Laid::<B>::new(
+        brows,
+        bcols,
+        &case,
+        B::sample(&mut rng, room(brows, bcols, &case)),
+    );
+    let b_at = |kk: usize, j: usize| {
+        let (kk, j) = turned(b_turned, (kk, j));
+        b.at(kk, j)
     };
 
     let mut points = |count: usize| -> Vec<i32> {
@@ -179,8 +316,20 @@ fn check<A: Lhs + Debug>(runner: &impl Runner, case: Case, from_byte: fn(u8) -> 
     let (za_all, zb_all) = (points(m), points(n));
     let bias_all: Vec<i32> = (0..n).map(|_| rng.next() as i32 >> 12).collect();
     let mut float = |spread: f32| (rng.next() as i32 as f32) / 2f32.powi(31) * spread;
-    let scale_all: Vec<f32> = (0..n.max(1)).map(|_| float(0.02)).collect();
+    let spread = if integer { 0.02 } else { 2.0 };
+    let scale_all: Vec<f32> = (0..n.max(1)).map(|_| float(spread)).collect();
+    let rows_all: Vec<f32> = (0..m).map(|_| float(2.0)).collect();
     let bias_f32_all: Vec<f32> = (0..n).map(|_| float(100.0)).collect();
+    let residual_f32 = Laid::<f32>::new(
+        m,
+        n,
+        &case,
+        (0..room(m, n, &case)).map(|_| float(9.0)).collect(),
+    );
+    let residual_u8 = Laid::<u8>::new(m, n, &case, rng.bytes(room(m, n, &case)));
+    let residual_i8 = Laid::<i8>::new(m, n, &case, i8::sample(&mut rng, room(m, n, &case)));
+    let table: [u8; 256] = core::array::from_fn(|_| rng.next() as u8);
+
     fn zero(kind: u8, all: &[i32], count: usize) -> ZeroPoint<'_> {
         match kind {
             0 => ZeroPoint::Tensor(0),
@@ -188,22 +337,47 @@ fn check<A: Lhs + Debug>(runner: &impl Runner, case: Case, from_byte: fn(u8) -> 
             _ => ZeroPoint::Vector(&all[..count]),
         }
     }
+    // Full-range i16 leave no room for zero points.
+    let zeros = |kind: u8| if how == Arithmetic::Int8 { kind } else { 0 };
     let zp = ZeroPoints {
-        a: zero(case.za, &za_all, m),
-        b: zero(case.zb, &zb_all, n),
+        a: zero(zeros(case.za), &za_all, m),
+        b: zero(zeros(case.zb), &zb_all, n),
     };
-    let floats = case.output != 0;
+    // Sums of floats are stored as floats.
+    let output = if case.output == 0 && !integer {
+        1
+    } else {
+        case.output
+    };
+    let scaled = output != 0;
+    let quantized = matches!(output, 2 | 3);
     let epilogue = Epilogue {
-        bias: case.bias.then_some(&bias_all),
+        bias: (case.bias && how == Arithmetic::Int8).then_some(&bias_all),
         scale: match case.scale {
-            1 if floats => Scale::Tensor(scale_all[0]),
-            2 if floats => Scale::Channel(&scale_all[..n]),
+            1 if scaled => Scale::Tensor(scale_all[0]),
+            2 if scaled => Scale::Channel(&scale_all[..n]),
             _ => Scale::None,
         },
-        bias_f32: (case.bias_f32 && floats).then_some(&bias_f32_all),
-        clamp: (case.clamp && case.output == 1).then_some((-3.0, 250.5)),
+        row_scale: (case.row_scale && scaled).then_some(&rows_all),
+        bias_f32: (case.bias_f32 && scaled).then_some(&bias_f32_all),
+        residual: match case.residual {
+            1 if scaled => Some(Residual::F32(residual_f32.view(m, n))),
+            2 if scaled => Some(Residual::U8 {
+                q: residual_u8.view(m, n),
+                zero_point: 131,
+                multiplier: 0.37,
+            }),
+            3 if scaled => Some(Residual::I8 {
+                q: residual_i8.view(m, n),
+                zero_point: -3,
+                multiplier: -0.61,
+            }),
+            _ => None,
+        },
+        clamp: (case.clamp && scaled && !quantized).then_some((-3.0, 250.5)),
+        table: (case.table && quantized).then_some(&table),
     };
-    let params = if case.output == 2 {
+    let params = if output == 2 {
         OutParams {
             zero_point: 7,
             min: if case.clamp { 7 } else { 0 },
@@ -217,49 +391,77 @@ fn check<A: Lhs + Debug>(runner: &impl Runner, case: Case, from_byte: fn(u8) -> 
         }
     };
 
-    let expected = |i: usize, j: usize| -> Value {
-        let sum: i64 = (0..k)
-            .map(|kk| {
-                let x = i64::from(a.at(i, kk).to_i32()) - i64::from(zp.a.at(i));
-                x * (i64::from(b_at(kk, j)) - i64::from(zp.b.at(j)))
+    let expected = |i: usize, j: usize| -> u32 {
+        let products = (0..k).map(|kk| (a_at(i, kk), b_at(kk, j)));
+        let acc = if integer {
+            let (za, zb) = (i64::from(zp.a.at(i)), i64::from(zp.b.at(j)));
+            let sum: i64 = products
+                .map(|(a, b)| (i64::from(a.int()) - za) * (i64::from(b.int()) - zb))
+                .sum();
+            let acc = i32::try_from(sum + i64::from(epilogue.bias.map_or(0, |b| b[j]))).unwrap();
+            if !scaled {
+                return acc as u32;
+            }
+            acc as f32
+        } else {
+            products.fold(0.0, |sum, (a, b)| {
+                sum_floats(how, sum, a.float(), b.float())
             })
-            .sum();
-        let acc = i32::try_from(sum + i64::from(epilogue.bias.map_or(0, |b| b[j]))).unwrap();
-        if !floats {
-            return Value::Int(acc);
-        }
-        let scale = match epilogue.scale {
+        };
+        let mut factor = match epilogue.scale {
             Scale::None => 1.0,
             Scale::Tensor(s) => s,
             Scale::Channel(s) => s[j],
         };
-        let mut v = acc as f32 * scale;
+        if let Some(rows) = epilogue.row_scale {
+            factor *= rows[i];
+        }
+        let mut v = acc * factor;
         if let Some(b) = epilogue.bias_f32 {
             v += b[j];
         }
-        if case.output == 1 {
-            if let Some((lo, hi)) = epilogue.clamp {
-                v = if v > lo { v } else { lo };
-                v = if v < hi { v } else { hi };
-            }
-            return Value::Bits(v.to_bits());
+        v += match epilogue.residual {
+            Some(Residual::F32(_)) => residual_f32.at(i, j),
+            Some(Residual::U8 { .. }) => (i32::from(residual_u8.at(i, j)) - 131) as f32 * 0.37,
+            Some(Residual::I8 { .. }) => (i32::from(residual_i8.at(i, j)) + 3) as f32 * -0.61,
+            None => -0.0,
+        };
+        if quantized {
+            let q = (qformat::rne(v) as i64).saturating_add(params.zero_point.into());
+            let q = if v.is_nan() { i64::MIN } else { q };
+            let q = q.clamp(params.min.into(), params.max.into()) as u8;
+            return u32::from(epilogue.table.map_or(q, |t| t[usize::from(q)]));
         }
-        let q = (qformat::rne(v) as i64).saturating_add(params.zero_point.into());
-        Value::Int(q.clamp(params.min.into(), params.max.into()) as i32)
+        if let Some((lo, hi)) = epilogue.clamp {
+            v = if v > lo { v } else { lo };
+            v = if v < hi { v } else { hi };
+        }
+        if v.is_nan() {
+            v = f32::NAN;
+        }
+        match output {
+            1 => v.to_bits(),
+            4 => f16::from_f32(v).to_bits().into(),
+            _ => bf16::from_f32(v).to_bits().into(),
+        }
     };
 
-    let packed = {
-        let view = MatRef::with_stride(&b.data[b.offset..], brows, bcols, b.stride).unwrap();
-        runner.pack(view, case.layout)
-    };
+    let packed = runner.pack(b.view(brows, bcols), case.layout, how);
     let mut ws = Workspace::new();
-    let view = MatRef::with_stride(&a.data[a.offset..], m, k, a.stride).unwrap();
+    let view = a.view(arows, acols);
+    let view = if case.a_transposed {
+        view.transposed()
+    } else {
+        view
+    };
     let mut run = |out: OutMut<'_>| {
-        let call = Call::new(view, &packed, zp, &epilogue, out, &mut ws, case.threads).unwrap();
-        runner.run(call).unwrap();
+        let b = packed.as_ref();
+        let call = Call::new(source(view), b, zp, &epilogue, out, case.threads).unwrap();
+        let ws = &mut ws;
+        runner.run(how, Run { call, ws }).unwrap();
     };
     macro_rules! compare {
-        ($elem:ty, $mark:expr, $out:expr, $value:expr) => {{
+        ($elem:ty, $mark:expr, $out:expr, $bits:expr) => {{
             let mark: $elem = $mark;
             let mut c = Laid::<$elem>::new(m, n, &case, vec![mark; room(m, n, &case)]);
             let view = MatMut::with_stride(&mut c.data[case.offset..], m, n, c.stride).unwrap();
@@ -270,28 +472,59 @@ fn check<A: Lhs + Debug>(runner: &impl Runner, case: Case, from_byte: fn(u8) -> 
                     .map(|p| (p / c.stride.max(1), p % c.stride.max(1)));
                 match inside {
                     Some((i, j)) if j < n => {
-                        assert_eq!($value(v), expected(i, j), "row {i} column {j} of {case:?}");
+                        assert_eq!(
+                            $bits(v),
+                            expected(i, j),
+                            "row {i} column {j} of {case:?} with {how:?}"
+                        );
                     }
                     _ => assert_eq!(v, mark, "a gap was written: {case:?}"),
                 }
             }
         }};
     }
-    match case.output {
-        0 => compare!(i32, 0x5a5a_5a5a, OutMut::I32, Value::Int),
-        1 => compare!(f32, 1.5e30, OutMut::F32, |v: f32| Value::Bits(v.to_bits())),
-        2 => compare!(u8, 0x5a, |c| OutMut::U8(c, params), |v: u8| Value::Int(
-            v.into()
+    match output {
+        0 => compare!(i32, 0x5a5a_5a5a, OutMut::I32, |v: i32| v as u32),
+        1 => compare!(f32, 1.5e30, OutMut::F32, f32::to_bits),
+        2 => compare!(u8, 0x5a, |c| OutMut::U8(c, params), u32::from),
+        3 => compare!(i8, 0x5a, |c| OutMut::I8(c, params), |v: i8| u32::from(
+            v as u8
         )),
-        _ => compare!(i8, 0x5a, |c| OutMut::I8(c, params), |v: i8| Value::Int(
-            v.into()
+        4 => compare!(f16, f16::from_f32(99.0), OutMut::F16, |v: f16| u32::from(
+            v.to_bits()
         )),
+        _ => compare!(bf16, bf16::from_f32(99.0), OutMut::Bf16, |v: bf16| {
+            u32::from(v.to_bits())
+        }),
     }
 }
 
-fn check_both(runner: &impl Runner, case: Case) {
-    check::<u8>(runner, case, |b| b);
-    check::<i8>(runner, case, |b| b as i8);
+/// One step of a sum of floats, as the contract says.
+fn sum_floats(how: Arithmetic, sum: f32, a: f32, b: f32) -> f32 {
+    match how {
+        Arithmetic::F16 => sum + a * b,
+        Arithmetic::F16Sums => {
+            let product = f16::from_f32(a * b).to_f32();
+            f16::from_f32(sum + product).to_f32()
+        }
+        _ => a.mul_add(b, sum),
+    }
+}
+
+/// Every pair of operand types, and every arithmetic that has the same bits everywhere.
+fn check_all(runner: &impl Runner, case: Case) {
+    check_bytes(runner, case);
+    check::<i16, i16>(runner, case, Arithmetic::Int16);
+    check::<f16, f16>(runner, case, Arithmetic::F16);
+    check::<f16, f16>(runner, case, Arithmetic::F16Sums);
+    check::<bf16, bf16>(runner, case, Arithmetic::Bf16);
+}
+
+fn check_bytes(runner: &impl Runner, case: Case) {
+    check::<u8, i8>(runner, case, Arithmetic::Int8);
+    check::<i8, i8>(runner, case, Arithmetic::Int8);
+    check::<u8, u8>(runner, case, Arithmetic::Int8);
+    check::<i8, u8>(runner, case, Arithmetic::Int8);
 }
 
 proptest! {
@@ -300,16 +533,16 @@ proptest! {
     #[test]
     fn every_tier_equals_scalar_code(case in any_case()) {
         for isa in Isa::available() {
-            check_both(&isa, case);
+            check_all(&isa, case);
         }
     }
 
     #[test]
     fn odd_tiles_equal_scalar_code(case in any_case()) {
-        check_both(&Faked(Fake::<3, 5, 1, 2>), case);
-        check_both(&Faked(FakeBytes::<3, 5, 2, 3>), case);
-        check_both(&Faked(FakeBytes::<1, 1, 1, 1>), case);
-        check_both(&Faked(Fake::<2, 3, 4, 7>), case);
+        check_bytes(&Faked(Fake::<3, 5, 1, 2>), case);
+        check_bytes(&Faked(FakeBytes::<3, 5, 2, 3>), case);
+        check_bytes(&Faked(FakeBytes::<1, 1, 1, 1>), case);
+        check_bytes(&Faked(Fake::<2, 3, 4, 7>), case);
     }
 }
 
@@ -330,7 +563,7 @@ fn corner_sizes<K: Microkernel>() -> [Vec<usize>; 3] {
     [rows, cols, depth]
 }
 
-fn check_corners<K: Microkernel>(runner: &impl Runner) {
+fn check_corners<K: Microkernel, R: Runner>(runner: &R, check: fn(&R, Case)) {
     let [rows, cols, depth] = corner_sizes::<K>();
     let mut seed = 0;
     for &m in &rows {
@@ -344,18 +577,17 @@ fn check_corners<K: Microkernel>(runner: &impl Runner) {
                     k,
                     gap: (seed % 2) as usize,
                     offset: (seed % 3) as usize,
-                    layout: Layout::RowMajor,
                     za: pick(1),
                     zb: pick(3),
                     scale: pick(9),
                     bias: true,
                     bias_f32: seed % 2 == 0,
                     clamp: seed % 3 == 0,
-                    output: (seed % 4) as u8,
-                    threads: Threads::Single,
+                    output: (seed % 6) as u8,
                     seed,
+                    ..Case::default()
                 };
-                check_both(runner, case);
+                check(runner, case);
             }
         }
     }
@@ -363,18 +595,34 @@ fn check_corners<K: Microkernel>(runner: &impl Runner) {
 
 #[test]
 fn corners_of_every_kernel_equal_scalar_code() {
-    struct Corners(Isa);
-    impl Visit for Corners {
+    struct Corners(Isa, fn(&Isa, Case));
+    impl VisitKernel for Corners {
         type Output = ();
-        fn visit<T: Tier>(self, _tier: T) {
-            check_corners::<T::Int8>(&self.0);
+        fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) {
+            check_corners::<K, Isa>(&self.0, self.1);
         }
     }
     for isa in Isa::available() {
-        isa.dispatch(Corners(isa));
+        for (how, check) in [
+            (Arithmetic::Int8, check_bytes as fn(&Isa, Case)),
+            (Arithmetic::Int16, |r, c| {
+                check::<i16, i16>(r, c, Arithmetic::Int16)
+            }),
+            (Arithmetic::F16, |r, c| {
+                check::<f16, f16>(r, c, Arithmetic::F16)
+            }),
+            (Arithmetic::F16Sums, |r, c| {
+                check::<f16, f16>(r, c, Arithmetic::F16Sums)
+            }),
+            (Arithmetic::Bf16, |r, c| {
+                check::<bf16, bf16>(r, c, Arithmetic::Bf16)
+            }),
+        ] {
+            with_kernel(isa, how, Corners(isa, check));
+        }
     }
-    check_corners::<Fake<3, 5, 1, 2>>(&Faked(Fake::<3, 5, 1, 2>));
-    check_corners::<FakeBytes<2, 3, 4, 3>>(&Faked(FakeBytes::<2, 3, 4, 3>));
+    check_corners::<Fake<3, 5, 1, 2>, _>(&Faked(Fake::<3, 5, 1, 2>), check_bytes);
+    check_corners::<FakeBytes<2, 3, 4, 3>, _>(&Faked(FakeBytes::<2, 3, 4, 3>), check_bytes);
 }
 
 /// Depths at which K is cut into blocks, and blocks of rows: one less, equal, one more.
@@ -400,13 +648,13 @@ fn block_edges_equal_scalar_code() {
                     zb: output % 2,
                     scale: 2,
                     bias: true,
-                    bias_f32: false,
-                    clamp: false,
                     output,
-                    threads: Threads::Single,
                     seed: k as u64,
+                    ..Case::default()
                 };
-                check_both(&isa, case);
+                check_bytes(&isa, case);
+                check::<f16, f16>(&isa, case, Arithmetic::F16);
+                check::<bf16, bf16>(&isa, case, Arithmetic::Bf16);
             }
         }
     }
@@ -435,18 +683,17 @@ fn shares_on_pools_of_any_size_equal_scalar_code() {
                 k,
                 gap: 3,
                 offset: 1,
-                layout: Layout::RowMajor,
                 za: 2,
                 zb: (output % 3) as u8,
                 scale: 2,
                 bias: true,
-                bias_f32: false,
                 clamp: true,
                 output: output as u8,
                 threads: Threads::Rayon,
                 seed: threads as u64,
+                ..Case::default()
             };
-            pool.install(|| check::<u8>(&Isa::detect(), case, |b| b));
+            pool.install(|| check::<u8, i8>(&Isa::detect(), case, Arithmetic::Int8));
         }
     }
 }

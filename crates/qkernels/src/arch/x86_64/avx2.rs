@@ -11,24 +11,25 @@
 
 use core::arch::x86_64::*;
 
-use super::has_features;
+use super::{has_features, ymm};
 use crate::Lhs;
+use crate::arch::tile::kernel;
 use crate::isa::{Task, Tier};
-use crate::kernel::{AccTile, LhsTile, Microkernel, RawTile, RhsPanel, check_tile};
 
 /// The proof that AVX2, FMA and F16C run.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
 
 impl Tier for Avx2 {
-    type Int8 = Avx2;
+    type Int8 = Int8;
+    type Int16 = Int16;
+    type F16 = F16;
+    type F16Sums = F16Sums;
+    type Bf16 = Bf16;
+    type Bf16Hardware = Bf16;
 
     fn detect() -> Option<Self> {
         has_features!("avx2", "fma", "f16c").then_some(Avx2(()))
-    }
-
-    fn int8(self) -> Avx2 {
-        self
     }
 
     #[inline]
@@ -74,104 +75,30 @@ impl Tier for Avx2 {
     }
 }
 
-impl Microkernel for Avx2 {
-    const ID: &'static str = "avx2/i8/2x8";
-    const KG: usize = 2;
-    const UNIT: usize = 8;
-    const NR: usize = 16;
-    const ROWS: &'static [usize] = &[6, 6];
-    const SIGNED_LHS_SHIFT: i32 = 0;
-    const SHIFTS: bool = false;
-    type Lhs = i16;
-    type Rhs = i8;
-
-    #[inline(always)]
-    fn lhs<A: Lhs>(a: A) -> i16 {
-        // Exact: A is a byte.
-        a.to_i32() as i16
-    }
-
-    #[inline(always)]
-    fn rhs(b: i8) -> i8 {
-        b
-    }
-
-    #[inline]
-    fn accumulate(
-        self,
-        a: LhsTile<'_, i16>,
-        b: RhsPanel<'_, i8>,
-        init: Option<&[i32]>,
-        out: &mut AccTile<'_>,
-    ) {
-        let raw = check_tile::<Self>(&a, &b, init, out);
-        let tile = TILES[b.width() / Self::UNIT - 1][a.rows() - 1];
-        // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
-        // the rows and the width by which the table is indexed.
-        unsafe { tile(raw) }
-    }
+kernel! {
+    /// Bytes.
+    Int8(Avx2) = "avx2/i8/2x8", ymm::Int8, "avx2",
+    rows 6 [1 2 3 4 5 6], vectors [1 2]
 }
-
-type Tile = unsafe fn(RawTile<i16, i8>);
-
-/// Tiles by units of width, then by rows.
-static TILES: [&[Tile]; 2] = [
-    &[
-        tile::<1, 1>,
-        tile::<2, 1>,
-        tile::<3, 1>,
-        tile::<4, 1>,
-        tile::<5, 1>,
-        tile::<6, 1>,
-    ],
-    &[
-        tile::<1, 2>,
-        tile::<2, 2>,
-        tile::<3, 2>,
-        tile::<4, 2>,
-        tile::<5, 2>,
-        tile::<6, 2>,
-    ],
-];
-
-/// A tile of `R` rows by `V` vectors of 8 columns.
-///
-/// # Safety
-///
-/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `8 · V` columns.
-#[target_feature(enable = "avx2")]
-unsafe fn tile<const R: usize, const V: usize>(t: RawTile<i16, i8>) {
-    // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
-    // `v < V`, groups `g < groups`. Loads and stores are the unaligned ones.
-    unsafe {
-        let mut acc = [[_mm256_setzero_si256(); V]; R];
-        for (r, acc) in acc.iter_mut().enumerate() {
-            for (v, acc) in acc.iter_mut().enumerate() {
-                *acc = _mm256_loadu_si256(t.init.add(r * t.init_stride + 8 * v).cast());
-            }
-        }
-        for g in 0..t.groups {
-            let mut bv = [_mm256_setzero_si256(); V];
-            for (v, bv) in bv.iter_mut().enumerate() {
-                *bv = _mm256_cvtepi8_epi16(_mm_loadu_si128(t.b.add(16 * (V * g + v)).cast()));
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let pair =
-                    t.a.add(r * t.a_stride + 2 * g)
-                        .cast::<i32>()
-                        .read_unaligned();
-                let av = _mm256_set1_epi32(pair);
-                for (acc, bv) in acc.iter_mut().zip(bv) {
-                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(av, bv));
-                }
-            }
-        }
-        for (r, acc) in acc.iter().enumerate() {
-            for (v, acc) in acc.iter().enumerate() {
-                _mm256_storeu_si256(t.c.add(r * t.c_stride + 8 * v).cast(), *acc);
-            }
-        }
-    }
+kernel! {
+    /// i16.
+    Int16(Avx2) = "avx2/i16/2x8", ymm::Int16, "avx2",
+    rows 6 [1 2 3 4 5 6], vectors [1 2]
+}
+kernel! {
+    /// f16, summed in f32.
+    F16(Avx2) = "avx2/f16/1x8", ymm::F16, "avx2,fma,f16c",
+    rows 6 [1 2 3 4 5 6], vectors [1 2]
+}
+kernel! {
+    /// f16, summed in f16.
+    F16Sums(Avx2) = "avx2/f16-sums/1x8", ymm::F16Sums, "avx2,fma,f16c",
+    rows 6 [1 2 3 4 5 6], vectors [1 2]
+}
+kernel! {
+    /// bf16, summed in f32.
+    Bf16(Avx2) = "avx2/bf16/1x8", ymm::Bf16, "avx2,fma,f16c",
+    rows 6 [1 2 3 4 5 6], vectors [1 2]
 }
 
 /// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.

@@ -9,8 +9,9 @@ mod tile;
 
 use core::arch::x86_64::*;
 
-use super::has_features;
+use super::{has_features, zmm};
 use crate::Lhs;
+use crate::arch::tile::kernel;
 use crate::isa::{Task, Tier};
 
 /// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
@@ -19,6 +20,11 @@ pub(crate) struct Avx512Vnni(());
 
 impl Tier for Avx512Vnni {
     type Int8 = Avx512Vnni;
+    type Int16 = Int16;
+    type F16 = F16;
+    type F16Sums = F16Sums;
+    type Bf16 = Bf16;
+    type Bf16Hardware = Bf16;
 
     fn detect() -> Option<Self> {
         has_features!(
@@ -32,10 +38,6 @@ impl Tier for Avx512Vnni {
             "avx512vnni"
         )
         .then_some(Avx512Vnni(()))
-    }
-
-    fn int8(self) -> Avx512Vnni {
-        self
     }
 
     #[inline]
@@ -79,6 +81,27 @@ impl Tier for Avx512Vnni {
         // SAFETY: `self` proves the instructions.
         unsafe { int8_limit(iterations) }
     }
+}
+
+kernel! {
+    /// i16.
+    Int16(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512_vnni/i16/2x16", zmm::Int16Vnni, "avx512f,avx512bw,avx512vl,avx512vnni",
+    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
+}
+kernel! {
+    /// f16, summed in f32.
+    F16(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512/f16/1x16", zmm::F16, "avx512f,avx512bw,avx512vl",
+    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
+}
+kernel! {
+    /// f16, summed in f16.
+    F16Sums(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512/f16-sums/1x16", zmm::F16Sums, "avx512f,avx512bw,avx512vl",
+    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
+}
+kernel! {
+    /// bf16, summed in f32.
+    Bf16(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512/bf16/1x16", zmm::Bf16, "avx512f,avx512bw,avx512vl",
+    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
 }
 
 /// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.

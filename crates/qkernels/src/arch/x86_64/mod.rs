@@ -3,7 +3,13 @@
 #[cfg(feature = "avx2")]
 pub(crate) mod avx2;
 #[cfg(feature = "avx512")]
+pub(crate) mod avx512bf16;
+#[cfg(feature = "avx512")]
 pub(crate) mod avx512vnni;
+#[cfg(feature = "avx2")]
+mod ymm;
+#[cfg(feature = "avx512")]
+mod zmm;
 
 /// Whether the processor and the operating system support all the features; without `std` whether
 /// the compile target guarantees them.

@@ -8,13 +8,13 @@ use core::arch::x86_64::*;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Avx512Vnni;
-use crate::Lhs;
+use crate::Operand;
 use crate::kernel::{
-    AccTile, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
+    Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
 };
 use crate::plan::CHUNK;
 use crate::quantize::ROUND;
-use crate::store::{Steps, Store};
+use crate::store::Steps;
 
 impl Microkernel for Avx512Vnni {
     const ID: &'static str = "avx512_vnni/i8/4x16";
@@ -24,18 +24,20 @@ impl Microkernel for Avx512Vnni {
     const ROWS: &'static [usize] = &[12, 12, 8, 6];
     const SIGNED_LHS_SHIFT: i32 = 128;
     const SHIFTS: bool = true;
+    type Acc = i32;
     type Lhs = u8;
     type Rhs = i8;
 
     #[inline(always)]
-    fn lhs<A: Lhs>(a: A) -> u8 {
+    fn lhs<A: Operand>(a: A) -> u8 {
         // Exact: −128 + 128 to 127 + 128, or 0 to 255.
-        (a.to_i32() + crate::kernel::lhs_shift::<Self, A>()) as u8
+        (a.int() + crate::kernel::lhs_shift::<Self, A>()) as u8
     }
 
     #[inline(always)]
-    fn rhs(b: i8) -> i8 {
-        b
+    fn rhs<B: Operand>(b: B) -> i8 {
+        // Exact: of bytes B is always a signed one.
+        b.int() as i8
     }
 
     #[inline]
@@ -43,8 +45,8 @@ impl Microkernel for Avx512Vnni {
         self,
         a: LhsTile<'_, u8>,
         b: RhsPanel<'_, i8>,
-        init: Option<&[i32]>,
-        out: &mut AccTile<'_>,
+        init: Option<Init<'_, i32>>,
+        out: &mut TileMut<'_, i32>,
     ) {
         let raw = check_tile::<Self>(&a, &b, init, out);
         let tiles = if a.shift() { &SHIFTING } else { &PLAIN };
@@ -55,34 +57,38 @@ impl Microkernel for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn finish<S: Store>(
+    fn finish(
         self,
         a: LhsTile<'_, u8>,
         b: RhsPanel<'_, i8>,
-        init: &[i32],
+        init: Init<'_, i32>,
         scaling: Scaling<'_>,
-        store: &S,
-        out: &mut TileMut<'_, S::Elem>,
+        steps: &Steps<'_>,
+        out: &mut TileMut<'_, u8>,
     ) -> bool {
+        if matches!(steps, Steps::Bf16 { .. }) {
+            return false;
+        }
         // Full tiles only: others are few, and there are many shapes of them.
         let tile = match (a.shift(), b.width() / Self::UNIT, a.rows()) {
-            (false, 1, 12) => tile::<false, 12, 1, 1, Scaled<'_, S>>,
-            (false, 2, 12) => tile::<false, 12, 2, 1, Scaled<'_, S>>,
-            (false, 3, 8) => tile::<false, 8, 3, 1, Scaled<'_, S>>,
-            (false, 4, 6) => tile::<false, 6, 4, 1, Scaled<'_, S>>,
-            (true, 1, 12) => tile::<true, 12, 1, 1, Scaled<'_, S>>,
-            (true, 2, 12) => tile::<true, 12, 2, 1, Scaled<'_, S>>,
-            (true, 3, 8) => tile::<true, 8, 3, 1, Scaled<'_, S>>,
-            (true, 4, 6) => tile::<true, 6, 4, 1, Scaled<'_, S>>,
+            (false, 1, 12) => tile::<false, 12, 1, 1, Scaled<'_>>,
+            (false, 2, 12) => tile::<false, 12, 2, 1, Scaled<'_>>,
+            (false, 3, 8) => tile::<false, 8, 3, 1, Scaled<'_>>,
+            (false, 4, 6) => tile::<false, 6, 4, 1, Scaled<'_>>,
+            (true, 1, 12) => tile::<true, 12, 1, 1, Scaled<'_>>,
+            (true, 2, 12) => tile::<true, 12, 2, 1, Scaled<'_>>,
+            (true, 3, 8) => tile::<true, 8, 3, 1, Scaled<'_>>,
+            (true, 4, 6) => tile::<true, 6, 4, 1, Scaled<'_>>,
             _ => return false,
         };
-        let raw = check_finished::<Self, S::Elem>(&a, &b, init, out);
+        assert!(out.width() >= b.width() * steps.size());
+        let raw = check_finished::<Self, u8>(&a, &b, init, out);
         let scale = scaling.scale[..b.width()].as_chunks().0;
         let bias = scaling.bias.map(|b_f32| b_f32[..b.width()].as_chunks().0);
         // SAFETY: `self` proves the instructions, `check_finished` keeps the promises of `raw`
         // for the rows and the width that the tile was chosen by, and scales and bias were just
         // cut to that width.
-        unsafe { tile(raw, Scaled { store, scale, bias }) }
+        unsafe { tile(raw, Scaled { steps, scale, bias }) }
         true
     }
 }
@@ -118,46 +124,33 @@ impl Finish for Sums {
 
 /// Runs the epilogue on the sums in registers.
 ///
-/// Written in intrinsics: [`Store::chunk`] on arrays that are never in memory falls apart into
-/// scalar shuffles.
-struct Scaled<'a, S> {
-    store: &'a S,
+/// Written in intrinsics: plain loops over arrays that are never in memory fall apart into scalar
+/// shuffles.
+#[derive(Clone, Copy)]
+struct Scaled<'a> {
+    steps: &'a Steps<'a>,
     scale: &'a [[f32; CHUNK]],
     bias: Option<&'a [[f32; CHUNK]]>,
 }
 
-impl<S> Clone for Scaled<'_, S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S> Copy for Scaled<'_, S> {}
-
-impl<S: Store> Finish for Scaled<'_, S> {
-    type Elem = S::Elem;
+impl Finish for Scaled<'_> {
+    type Elem = u8;
 
     #[inline(always)]
-    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut S::Elem) {
+    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut u8) {
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: vector `v < V` of what the caller promised: a chunk of scales and biases,
             // and 16 elements of output, of the type that the steps store.
             unsafe {
-                let out = out.add(CHUNK * v);
+                let out = out.add(CHUNK * v * self.steps.size());
                 let bias = self.bias.map(|b| b.get_unchecked(v));
-                chunk(
-                    self.store.steps(),
-                    sum,
-                    self.scale.get_unchecked(v),
-                    bias,
-                    out.cast(),
-                );
+                chunk(self.steps, sum, self.scale.get_unchecked(v), bias, out);
             }
         }
     }
 }
 
-/// The epilogue of 16 sums: the bits of [`Store::chunk`].
+/// The epilogue of 16 sums: the bits of [`store_tile`](crate::store::store_tile).
 ///
 /// # Safety
 ///
@@ -165,7 +158,7 @@ impl<S: Store> Finish for Scaled<'_, S> {
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn chunk(
-    steps: Steps,
+    steps: &Steps<'_>,
     sums: __m512i,
     scale: &[f32; CHUNK],
     bias: Option<&[f32; CHUNK]>,
@@ -179,15 +172,25 @@ unsafe fn chunk(
         if let Some(bias) = bias {
             v = _mm512_add_ps(v, _mm512_loadu_ps(bias.as_ptr()));
         }
-        match steps {
-            Steps::Sums => _mm512_storeu_si512(out.cast(), sums),
-            Steps::Floats { clamp: limits } => {
-                if let Some((lo, hi)) = limits {
-                    v = clamp(v, lo, hi);
-                }
-                _mm512_storeu_ps(out.cast(), v);
+        let floats = |v, limits: Option<(f32, f32)>| match limits {
+            Some((lo, hi)) => clamp(v, lo, hi),
+            None => {
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+                _mm512_mask_blend_ps(nan, v, _mm512_set1_ps(f32::NAN))
             }
-            Steps::Bytes { lo, hi, zero_point } => {
+        };
+        match *steps {
+            Steps::Sums => _mm512_storeu_si512(out.cast(), sums),
+            Steps::Floats { clamp } => _mm512_storeu_ps(out.cast(), floats(v, clamp)),
+            Steps::F16 { clamp } => {
+                let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(floats(v, clamp));
+                _mm256_storeu_si256(out.cast(), half);
+            }
+            // Rounded in the loop nest: the instruction for it flushes subnormals.
+            Steps::Bf16 { .. } => unreachable!(),
+            Steps::Bytes {
+                lo, hi, zero_point, ..
+            } => {
                 let v = _mm512_add_ps(clamp(v, lo, hi), _mm512_set1_ps(ROUND));
                 let q = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(zero_point));
                 _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(q));
@@ -272,7 +275,7 @@ static SHIFTING: [&[Tile]; 4] = tiles!(true);
 /// `finish` covers these columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F: Finish>(
-    t: RawTile<u8, i8, F::Elem>,
+    t: RawTile<u8, i8, i32, F::Elem>,
     finish: F,
 ) {
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
@@ -283,7 +286,10 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
         let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
         if t.init_stride == 0 {
             let init = vectors::<V>(t.init.cast());
-            acc[0] = [init; R];
+            for (r, acc) in acc[0].iter_mut().enumerate() {
+                let row = _mm512_set1_epi32(*t.init_rows.add(r));
+                *acc = init.map(|init| _mm512_add_epi32(init, row));
+            }
         } else {
             for (r, acc) in acc[0].iter_mut().enumerate() {
                 *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());

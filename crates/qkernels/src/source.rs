@@ -1,0 +1,254 @@
+//! Where a product takes A from, and how a kernel's copy of it is made.
+
+use core::any::TypeId;
+use core::ops::Range;
+
+use half::{bf16, f16};
+use qformat::DType;
+
+use crate::isa::Tier;
+use crate::kernel::{Microkernel, lhs_shift};
+use crate::plan::Plan;
+use crate::{MatRef, Operand};
+
+/// Rows of bytes that are made when they are needed: patches of an image, quantized floats.
+pub(crate) trait Gather: Sync {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+    /// Elements of a row.
+    fn depth(&self) -> usize;
+    /// u8 or i8.
+    fn dtype(&self) -> DType;
+    /// Writes the elements of row `i` from `k0` on.
+    fn fill(&self, i: usize, k0: usize, out: &mut [u8]);
+}
+
+/// The A operand.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    U8(MatRef<'a, u8>),
+    I8(MatRef<'a, i8>),
+    I16(MatRef<'a, i16>),
+    F16(MatRef<'a, f16>),
+    Bf16(MatRef<'a, bf16>),
+    Gather(&'a dyn Gather),
+}
+
+/// Calls one generic expression for whichever matrix it is, another for gathered rows.
+macro_rules! with_matrix {
+    ($source:expr, $m:ident => $matrix:expr, $g:ident => $gather:expr) => {
+        match $source {
+            Source::U8($m) => $matrix,
+            Source::I8($m) => $matrix,
+            Source::I16($m) => $matrix,
+            Source::F16($m) => $matrix,
+            Source::Bf16($m) => $matrix,
+            Source::Gather($g) => $gather,
+        }
+    };
+}
+
+/// A matrix as a [`Source`].
+pub(crate) fn source<A: Operand>(a: MatRef<'_, A>) -> Source<'_> {
+    match A::DTYPE {
+        DType::U8 => Source::U8(a.cast()),
+        DType::I8 => Source::I8(a.cast()),
+        DType::I16 => Source::I16(a.cast()),
+        DType::F16 => Source::F16(a.cast()),
+        // The only one left: the trait is sealed.
+        _ => Source::Bf16(a.cast()),
+    }
+}
+
+/// Bytes that are gathered at a time, on the stack.
+const GATHER: usize = 512;
+
+impl<'a> Source<'a> {
+    pub(crate) fn rows(&self) -> usize {
+        with_matrix!(self, m => m.rows(), g => g.rows())
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        with_matrix!(self, m => m.cols(), g => g.depth())
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        fn of<A: Operand>(_: &MatRef<'_, A>) -> DType {
+            A::DTYPE
+        }
+        with_matrix!(self, m => of(m), g => g.dtype())
+    }
+
+    /// Lowest and highest element of integers (0 among them): the type's range where they are not
+    /// looked at.
+    pub(crate) fn range(&self) -> (i32, i32) {
+        match self {
+            Source::I16(m) => (0..m.rows()).fold((0, 0), |range, i| {
+                m.elements(i).fold(range, |(lo, hi), v| {
+                    (lo.min(i32::from(v)), hi.max(i32::from(v)))
+                })
+            }),
+            _ => self.dtype().int_range().unwrap_or((i32::MIN, i32::MAX)),
+        }
+    }
+
+    /// The shift that the kernel applies to this A.
+    #[inline(always)]
+    pub(crate) fn shift<K: Microkernel>(&self) -> i32 {
+        if self.dtype().is_signed() {
+            K::SIGNED_LHS_SHIFT
+        } else {
+            0
+        }
+    }
+
+    /// A as the caller holds it, with its row stride, if the kernel can read that.
+    #[inline(always)]
+    pub(crate) fn in_place<K: Microkernel>(&self, plan: &Plan) -> Option<(&'a [K::Lhs], usize)> {
+        #[inline(always)]
+        fn of<'a, A: Operand, K: Microkernel>(
+            a: &MatRef<'a, A>,
+            plan: &Plan,
+        ) -> Option<(&'a [K::Lhs], usize)> {
+            if !K::Acc::INTEGER && TypeId::of::<A>() != TypeId::of::<K::Lhs>() {
+                return None;
+            }
+            // Rows apart by a multiple of a large power of two compete for few sets of L1.
+            let spread = !(a.row_stride() * size_of::<A>()).is_multiple_of(512) || a.rows() == 1;
+            let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
+            // The kernel shifts a row once a panel and shares that among the panel's columns; a
+            // copy is made once. So the kernel does it for one panel of several units, or where
+            // rows are so short that copying each costs more than its bytes.
+            let shifts =
+                K::SHIFTS && lhs_shift::<K, A>() != 0 && size_of::<A>() == size_of::<K::Lhs>();
+            let worth = plan.n <= K::NR && (plan.n > K::UNIT || plan.k <= 64);
+            (a.col_stride() == 1 && spread && (same || shifts && worth))
+                .then(|| (bytemuck::cast_slice(a.data()), a.row_stride()))
+        }
+        use crate::kernel::Acc as _;
+        with_matrix!(self, m => of::<_, K>(m, plan), _g => None)
+    }
+
+    /// Copies rows as the kernel reads them, `stride` apart, from `k0` on for `depth` elements,
+    /// zeros where the row ends before that.
+    #[inline(always)]
+    pub(crate) fn copy<K: Microkernel>(
+        &self,
+        rows: Range<usize>,
+        k0: usize,
+        depth: usize,
+        stride: usize,
+        to: &mut [K::Lhs],
+    ) {
+        let count = depth.min(self.depth() - k0);
+        for to in to.chunks_mut(stride).take(rows.len()) {
+            to[count..depth].fill(bytemuck::Zeroable::zeroed());
+        }
+        with_matrix!(self,
+            m => copy_matrix::<_, K>(m, rows, k0, count, stride, to),
+            g => copy_gathered::<K>(*g, rows, k0, count, stride, to)
+        );
+    }
+
+    /// The sum of row `i`, modulo 2^32.
+    #[inline(always)]
+    pub(crate) fn sum<T: Tier>(&self, tier: T, i: usize) -> i32 {
+        fn strided<A: Operand>(m: &MatRef<'_, A>, i: usize) -> i32 {
+            m.elements(i).fold(0, |sum, v| sum.wrapping_add(v.int()))
+        }
+        match self {
+            Source::U8(m) if m.col_stride() == 1 => tier.sum(m.contiguous_row(i)),
+            Source::I8(m) if m.col_stride() == 1 => tier.sum(m.contiguous_row(i)),
+            Source::U8(m) => strided(m, i),
+            Source::I8(m) => strided(m, i),
+            Source::I16(m) => strided(m, i),
+            // Floats have no zero points, so nobody asks.
+            Source::F16(_) | Source::Bf16(_) => 0,
+            Source::Gather(g) => {
+                let mut sum = 0i32;
+                let mut buffer = [0u8; GATHER];
+                for k in (0..g.depth()).step_by(GATHER) {
+                    let part = &mut buffer[..GATHER.min(g.depth() - k)];
+                    g.fill(i, k, part);
+                    sum = sum.wrapping_add(if g.dtype().is_signed() {
+                        tier.sum::<i8>(bytemuck::cast_slice(part))
+                    } else {
+                        tier.sum::<u8>(part)
+                    });
+                }
+                sum
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_matrix<A: Operand, K: Microkernel>(
+    a: &MatRef<'_, A>,
+    rows: Range<usize>,
+    k0: usize,
+    count: usize,
+    stride: usize,
+    to: &mut [K::Lhs],
+) {
+    if a.col_stride() == 1 {
+        for (i, to) in rows.zip(to.chunks_mut(stride)) {
+            let from = &a.data()[i * a.row_stride() + k0..][..count];
+            for (to, &from) in to.iter_mut().zip(from) {
+                *to = K::lhs(from);
+            }
+        }
+        return;
+    }
+    // Columns one after the other in the order of memory; sixteen rows at a time, so that their
+    // copies stay in L1.
+    for first in rows.clone().step_by(16) {
+        let part = first..rows.end.min(first + 16);
+        let to = &mut to[(first - rows.start) * stride..];
+        for k in 0..count {
+            let column = a.data()[(k0 + k) * a.col_stride() + first * a.row_stride()..]
+                .iter()
+                .step_by(a.row_stride().max(1));
+            for (r, &from) in column.take(part.len()).enumerate() {
+                to[r * stride + k] = K::lhs(from);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_gathered<K: Microkernel>(
+    g: &dyn Gather,
+    rows: Range<usize>,
+    k0: usize,
+    count: usize,
+    stride: usize,
+    to: &mut [K::Lhs],
+) {
+    let signed = g.dtype().is_signed();
+    let in_place = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
+    for (i, to) in rows.zip(to.chunks_mut(stride)) {
+        if in_place {
+            let to: &mut [u8] = bytemuck::cast_slice_mut(&mut to[..count]);
+            g.fill(i, k0, to);
+            if signed && K::SIGNED_LHS_SHIFT != 0 {
+                for v in to {
+                    *v = v.wrapping_add(K::SIGNED_LHS_SHIFT as u8);
+                }
+            }
+            continue;
+        }
+        let mut buffer = [0u8; GATHER];
+        for (part, to) in to[..count].chunks_mut(GATHER).enumerate() {
+            let from = &mut buffer[..to.len()];
+            g.fill(i, k0 + part * GATHER, from);
+            for (to, &from) in to.iter_mut().zip(&*from) {
+                *to = if signed {
+                    K::lhs(from as i8)
+                } else {
+                    K::lhs(from)
+                };
+            }
+        }
+    }
+}
