@@ -14,14 +14,15 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, TileMut};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, Plan};
-use crate::source::Source;
+use crate::source::{Copy, Source};
 use crate::store::{Steps, Store, Tile, store_tile};
 use crate::workspace::Line;
-use crate::{Epilogue, KernelError, MatMut, Scale, Threads, ZeroPoint, ZeroPoints};
+use crate::{Epilogue, MatMut, Scale, Threads, ZeroPoint, ZeroPoints};
 
 /// The operands of a call, all shapes checked against each other.
 #[derive(Clone, Copy)]
@@ -30,6 +31,8 @@ pub(crate) struct Operands<'a> {
     pub(crate) b: PackedRef<'a>,
     pub(crate) zp: ZeroPoints<'a>,
     pub(crate) epilogue: Epilogue<'a>,
+    /// A factor that the scales of columns are multiplied with first: a scale of A.
+    pub(crate) a_scale: Option<f32>,
 }
 
 /// What sums need that depends on the row.
@@ -38,8 +41,17 @@ enum RowTerms {
     None,
     /// One number a row: a zero point of B, the same for all columns.
     Add,
-    /// A number a row and column: zero points of rows, or of columns.
-    Outer,
+    /// A number a row and column: zero points of rows, or of columns. `sums`: those of rows are
+    /// needed, because B has zero points.
+    Outer {
+        sums: bool,
+    },
+}
+
+impl RowTerms {
+    fn outer(self) -> bool {
+        matches!(self, RowTerms::Outer { .. })
+    }
 }
 
 impl Operands<'_> {
@@ -52,7 +64,7 @@ impl Operands<'_> {
         match (self.zp.a, self.zp.b) {
             (ZeroPoint::Tensor(_), _) if !any_b => RowTerms::None,
             (ZeroPoint::Tensor(_), ZeroPoint::Tensor(_)) => RowTerms::Add,
-            _ => RowTerms::Outer,
+            _ => RowTerms::Outer { sums: any_b },
         }
     }
 }
@@ -86,6 +98,24 @@ impl<'a> Out<'a> {
             size: size_of::<E>(),
             life: PhantomData,
         }
+    }
+
+    /// The matrix of the same shape that starts `by` elements further on.
+    ///
+    /// # Safety
+    ///
+    /// It lies inside the slice that this one was made of.
+    pub(crate) unsafe fn moved(self, by: usize) -> Out<'a> {
+        Out {
+            // SAFETY: inside the slice, as promised by the caller.
+            ptr: unsafe { self.ptr.add(by * self.size) },
+            ..self
+        }
+    }
+
+    /// Rows and columns.
+    pub(crate) const fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
     }
 
     /// `bytes` of row `i` from column `j` on.
@@ -161,15 +191,14 @@ struct Columns<'a, A> {
 pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
     tier: T,
     operands: Operands<'_>,
-    steps: Steps<'_>,
-    out: Out<'_>,
+    packed: &[K::Rhs],
+    Target { out, steps, .. }: Target<'_>,
     plan: &Plan,
     mem: &mut [Line],
     threads: Threads<'_>,
-) -> Result<(), KernelError> {
-    let packed = operands.b.elements::<K>()?;
+) {
     if plan.m == 0 || plan.n == 0 {
-        return Ok(());
+        return;
     }
     let (columns, shares) = mem.split_at_mut(plan.column_lines);
     let columns = tier.enter(SetColumns::<K> {
@@ -200,7 +229,6 @@ pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
             kernel: K::from(tier),
         });
     });
-    Ok(())
 }
 
 /// Fills the per-column arrays.
@@ -247,7 +275,7 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
                     *init = init.plus(*bias);
                 }
             }
-            if self.operands.row_terms() == RowTerms::Outer {
+            if self.operands.row_terms().outer() {
                 match zp.b {
                     ZeroPoint::Tensor(z) => zb[..n].fill(z.wrapping_add(b.shift())),
                     ZeroPoint::Vector(z) => {
@@ -266,6 +294,11 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
             Scale::None => scale[..n].fill(1.0),
             Scale::Tensor(s) => scale[..n].fill(s),
             Scale::Channel(s) => scale[..n].copy_from_slice(s),
+        }
+        if let (Some(a_scale), true) = (self.operands.a_scale, self.scaled) {
+            for scale in &mut scale[..n] {
+                *scale *= a_scale;
+            }
         }
         let bias: &mut [f32] = bytemuck::cast_slice_mut(bias);
         let bias = epilogue.bias_f32.map(|b| {
@@ -359,8 +392,14 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
     /// Copies rows of A as the kernel reads them, from `k0` on for `depth` with zeros beyond K.
     #[inline(always)]
     fn copy_rows(&mut self, rows: Range<usize>, k0: usize, depth: usize) {
-        let stride = self.plan.lhs_stride;
-        self.operands.a.copy::<K>(rows, k0, depth, stride, self.lhs);
+        self.tier.enter(Copy::<K> {
+            source: &self.operands.a,
+            rows,
+            k0,
+            depth,
+            stride: self.plan.lhs_stride,
+            to: self.lhs,
+        });
     }
 
     /// What `Z_b`, and a `Z_a` of each row, add to the sums.
@@ -374,6 +413,10 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 ZeroPoint::Tensor(_) => 0,
                 ZeroPoint::Vector(_) => za.wrapping_neg(),
             };
+            if let RowTerms::Outer { sums: false } = self.row_terms {
+                *v = 0;
+                continue;
+            }
             // K was checked against i32 by the depth bound.
             *v = (self.plan.k as i32)
                 .wrapping_mul(za)
@@ -416,7 +459,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let columns = self.columns;
         let last = k0 + depth == self.plan.depth;
         // Sums that need nothing more can go to the output without the tile buffer.
-        let whole = self.row_terms != RowTerms::Outer && width == cols.len();
+        let whole = !self.row_terms.outer() && width == cols.len();
         let scaling = Scaling {
             scale: &columns.scale[cols.start..],
             bias: columns.bias.map(|b| &b[cols.start..]),
@@ -491,7 +534,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
     ) {
         let (stride, columns) = (self.plan.acc_stride, self.columns);
         let acc = &mut self.acc[at..at + tile.len() * stride];
-        if self.row_terms == RowTerms::Outer {
+        if self.row_terms.outer() {
             let sums = &self.operands.b.padded_col_sums()[cols.clone()];
             let zb = &columns.zb[cols.clone()];
             for (r, acc) in acc.chunks_exact_mut(stride).enumerate() {
@@ -512,8 +555,30 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             scale: scaling.scale,
             bias: scaling.bias,
         };
-        let (row, col) = (tile.row, tile.col);
-        store_tile(self.store, &tile, |r, at, bytes| {
+        self.tier.enter(StoreTile {
+            store: self.store,
+            tile: &tile,
+            out,
+        });
+    }
+}
+
+/// Stores a tile that belongs to one share alone.
+///
+/// It enters the door by itself, so that it is compiled once a tier and not once a kernel.
+struct StoreTile<'a, A> {
+    store: &'a Store<'a>,
+    tile: &'a Tile<'a, A>,
+    out: &'a Out<'a>,
+}
+
+impl<A: Acc> Task for StoreTile<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<T: Tier>(self, _tier: T) {
+        let (out, row, col) = (self.out, self.tile.row, self.tile.col);
+        store_tile(self.store, self.tile, |r, at, bytes| {
             // SAFETY: the tile's part of the output belongs to this share alone, and `store_tile`
             // is done with one part before it asks for the next.
             unsafe { out.part(row + r, col + at, bytes) }

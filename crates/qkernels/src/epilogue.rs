@@ -218,6 +218,14 @@ impl OutMut<'_> {
         }
     }
 
+    /// Parameters of a quantized output.
+    pub(crate) const fn params(&self) -> Option<OutParams> {
+        match self {
+            OutMut::U8(_, p) | OutMut::I8(_, p) => Some(*p),
+            _ => None,
+        }
+    }
+
     /// Element type of the output.
     #[must_use]
     pub const fn dtype(&self) -> DType {
@@ -236,11 +244,11 @@ impl Epilogue<'_> {
     /// Checks lengths against the output's shape, and the steps against its type.
     pub(crate) fn check(
         &self,
-        out: &OutMut<'_>,
+        output: DType,
+        (m, n): (usize, usize),
+        params: Option<OutParams>,
         arithmetic: Arithmetic,
     ) -> Result<(), KernelError> {
-        let output = out.dtype();
-        let (m, n) = out.shape();
         if let Some(bias) = self.bias {
             crate::error::check_len("bias", bias.len(), n)?;
         }
@@ -253,14 +261,8 @@ impl Epilogue<'_> {
         if let Some(bias) = self.bias_f32 {
             crate::error::check_len("bias_f32", bias.len(), n)?;
         }
-        if let Some(residual) = &self.residual
-            && residual.shape() != (m, n)
-        {
-            return Err(KernelError::Shape {
-                what: "residual",
-                given: residual.shape(),
-                expected: (m, n),
-            });
+        if let Some(residual) = &self.residual {
+            crate::error::check_shape("residual", residual.shape(), (m, n))?;
         }
         if let Some((min, max)) = self.clamp
             && (min.is_nan() || max.is_nan() || min > max)
@@ -271,8 +273,8 @@ impl Epilogue<'_> {
         if self.bias.is_some() && !arithmetic.integer() {
             return refuse("bias", "sums of floats take bias_f32");
         }
-        match out {
-            OutMut::I32(_) => {
+        match params {
+            None if output == DType::I32 => {
                 const FLOATS: &str = "use f32, u8 or i8 output";
                 if !arithmetic.integer() {
                     return refuse("integer output", "sums of floats are stored as floats");
@@ -293,15 +295,15 @@ impl Epilogue<'_> {
                     return refuse("clamp", FLOATS);
                 }
             }
-            OutMut::F32(_) | OutMut::F16(_) | OutMut::Bf16(_) => {}
-            OutMut::U8(_, p) | OutMut::I8(_, p) => {
+            None => {}
+            Some(p) => {
                 p.check(output)?;
                 if self.clamp.is_some() {
                     return refuse("clamp", "use min and max of the output parameters");
                 }
             }
         }
-        if self.table.is_some() && !matches!(out, OutMut::U8(..) | OutMut::I8(..)) {
+        if self.table.is_some() && params.is_none() {
             return refuse("table", "use u8 or i8 output");
         }
         Ok(())

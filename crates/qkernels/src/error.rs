@@ -142,11 +142,50 @@ pub enum KernelError {
         /// Type of B.
         dtype: DType,
     },
+    /// Activations whose range has no scale.
+    #[error(
+        "values from {min} to {max}{} are too far apart to be quantized in f32",
+        row.map(|r| alloc::format!(" in row {r}")).unwrap_or_default()
+    )]
+    DynamicRange {
+        /// The row, where each has its own range.
+        row: Option<usize>,
+        /// Lowest finite value.
+        min: f32,
+        /// Highest finite value.
+        max: f32,
+    },
+    /// Matrices of a batch that would overlap where they are written.
+    #[error(
+        "{count} matrices {stride} elements apart overlap: stride must be at least {span}, or          rows must leave room for all of them"
+    )]
+    Overlap {
+        /// Number of matrices.
+        count: usize,
+        /// Distance between them, in elements.
+        stride: usize,
+        /// Elements from the first to the last of a matrix.
+        span: usize,
+    },
     /// Scratch memory that cannot be had.
     #[error("no memory for a workspace of {bytes} bytes")]
     Memory {
         /// Bytes needed.
         bytes: usize,
+    },
+    /// Bytes that are no packed weights, or damaged ones.
+    #[error("the bytes cannot be read as packed weights: {reason}")]
+    Stored {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// Stored weights in a layout that no tier of this machine reads.
+    #[error(
+        "the weights are packed for kernel \"{kernel}\", which cannot run here: pack them again"
+    )]
+    StoredFor {
+        /// The kernel's name as stored.
+        kernel: String,
     },
     /// Weights that were packed for another kernel.
     #[error("the weights are packed for kernel {packed}, but kernel {asked} is to run")]
@@ -169,6 +208,24 @@ pub(crate) fn check_len(
         Ok(())
     } else {
         Err(KernelError::Length {
+            what,
+            given,
+            expected,
+        })
+    }
+}
+
+/// `Ok` when a matrix has the rows and columns that are needed.
+#[inline]
+pub(crate) fn check_shape(
+    what: &'static str,
+    given: (usize, usize),
+    expected: (usize, usize),
+) -> Result<(), KernelError> {
+    if given == expected {
+        Ok(())
+    } else {
+        Err(KernelError::Shape {
             what,
             given,
             expected,

@@ -1,6 +1,9 @@
 //! Matrix products: the call, its checks, and the choice of what to run.
 
+use qformat::DType;
+
 use crate::driver::{self, Operands, Out};
+use crate::error::check_shape;
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::pack::PackedRef;
@@ -60,14 +63,46 @@ pub fn gemm<'b, A: Operand>(
     threads: Threads<'_>,
 ) -> Result<(), KernelError> {
     let b = b.into();
-    let call = Call::new(source(a), b, zp, epilogue, out, threads)?;
+    let target = Target::new(out, epilogue);
+    let call = Call::new(source(a), b, zp, epilogue, target, threads)?;
     with_kernel(b.isa(), b.arithmetic(), Run { call, ws })
+}
+
+/// Where results go, and how they are stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'c> {
+    pub(crate) out: Out<'c>,
+    pub(crate) steps: Steps<'c>,
+    pub(crate) dtype: DType,
+    pub(crate) params: Option<OutParams>,
+}
+
+impl<'c> Target<'c> {
+    pub(crate) fn new(out: OutMut<'c>, epilogue: &Epilogue<'c>) -> Self {
+        let (dtype, params) = (out.dtype(), out.params());
+        let clamp = epilogue.clamp;
+        let bytes = |p| bytes(p, epilogue);
+        let (steps, out) = match out {
+            OutMut::I32(c) => (Steps::Sums, Out::new(c)),
+            OutMut::F32(c) => (Steps::Floats { clamp }, Out::new(c)),
+            OutMut::F16(c) => (Steps::F16 { clamp }, Out::new(c)),
+            OutMut::Bf16(c) => (Steps::Bf16 { clamp }, Out::new(c)),
+            OutMut::U8(c, p) => (bytes(p), Out::new(c)),
+            OutMut::I8(c, p) => (bytes(p), Out::new(c)),
+        };
+        Target {
+            out,
+            steps,
+            dtype,
+            params,
+        }
+    }
 }
 
 /// A call whose arguments fit each other.
 pub(crate) struct Call<'c> {
-    operands: Operands<'c>,
-    out: OutMut<'c>,
+    pub(crate) operands: Operands<'c>,
+    target: Target<'c>,
     threads: Threads<'c>,
 }
 
@@ -77,7 +112,7 @@ impl<'c> Call<'c> {
         b: PackedRef<'c>,
         zp: ZeroPoints<'c>,
         epilogue: &Epilogue<'c>,
-        out: OutMut<'c>,
+        target: Target<'c>,
         threads: Threads<'c>,
     ) -> Result<Self, KernelError> {
         let (m, n, k) = (a.rows(), b.n(), b.k());
@@ -88,21 +123,9 @@ impl<'c> Call<'c> {
                 arithmetic: b.arithmetic(),
             });
         }
-        if a.depth() != k {
-            return Err(KernelError::Shape {
-                what: "a",
-                given: (m, a.depth()),
-                expected: (m, k),
-            });
-        }
-        if out.shape() != (m, n) {
-            return Err(KernelError::Shape {
-                what: "out",
-                given: out.shape(),
-                expected: (m, n),
-            });
-        }
-        epilogue.check(&out, b.arithmetic())?;
+        check_shape("a", (m, a.depth()), (m, k))?;
+        check_shape("out", target.out.shape(), (m, n))?;
+        epilogue.check(target.dtype, (m, n), target.params, b.arithmetic())?;
         check_sums(&a, &b, zp, epilogue)?;
         Ok(Call {
             operands: Operands {
@@ -110,8 +133,9 @@ impl<'c> Call<'c> {
                 b,
                 zp,
                 epilogue: *epilogue,
+                a_scale: None,
             },
-            out,
+            target,
             threads,
         })
     }
@@ -125,19 +149,12 @@ impl<'c> Call<'c> {
     ) -> Result<(), KernelError> {
         let Call {
             operands,
-            out,
+            target,
             threads,
         } = self;
-        let clamp = operands.epilogue.clamp;
-        let (steps, out) = match out {
-            OutMut::I32(c) => (Steps::Sums, Out::new(c)),
-            OutMut::F32(c) => (Steps::Floats { clamp }, Out::new(c)),
-            OutMut::F16(c) => (Steps::F16 { clamp }, Out::new(c)),
-            OutMut::Bf16(c) => (Steps::Bf16 { clamp }, Out::new(c)),
-            OutMut::U8(c, p) => (bytes(p, &operands.epilogue), Out::new(c)),
-            OutMut::I8(c, p) => (bytes(p, &operands.epilogue), Out::new(c)),
-        };
-        driver::run::<T, K>(tier, operands, steps, out, plan, mem, threads)
+        let packed = operands.b.elements::<K>()?;
+        driver::run::<T, K>(tier, operands, packed, target, plan, mem, threads);
+        Ok(())
     }
 
     fn plan<K: Microkernel>(&self) -> Plan {
@@ -159,7 +176,7 @@ fn bytes<'a>(p: OutParams, epilogue: &Epilogue<'a>) -> Steps<'a> {
 }
 
 /// Checks zero points, and that no integer sum can leave i32.
-fn check_sums(
+pub(crate) fn check_sums(
     a: &Source<'_>,
     b: &PackedRef<'_>,
     zp: ZeroPoints<'_>,

@@ -26,9 +26,11 @@
 extern crate alloc;
 
 mod arch;
+mod batch;
 pub mod convert;
 mod dot;
 mod driver;
+mod dynamic;
 mod epilogue;
 mod error;
 mod gemm;
@@ -46,13 +48,17 @@ mod requantize;
 mod select;
 mod source;
 mod store;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod view;
+mod wide;
 mod workspace;
 mod zero_point;
 
+pub use batch::{BatchMut, BatchOut, BatchRef, gemm_batch};
 pub use dot::dot;
+pub use dynamic::{Dynamic, dynamic_params, gemm_dynamic};
 pub use epilogue::{Epilogue, OutMut, OutParams, Residual, Scale};
 pub use error::KernelError;
 pub use gemm::gemm;
@@ -64,5 +70,6 @@ pub use quantize::{dequantize, quantize};
 pub use reduce::{MinMax, min_max};
 pub use requantize::requantize;
 pub use view::{MatMut, MatRef};
+pub use wide::gemm_i64;
 pub use workspace::Workspace;
 pub use zero_point::{ZeroPoint, ZeroPoints};

@@ -346,6 +346,30 @@ impl PackedB {
         })
     }
 
+    /// Copies packed elements and the bytes of column sums, whose sizes are those of the header.
+    pub(crate) fn from_parts(
+        header: Header,
+        elements: &[u8],
+        sums: &[u8],
+    ) -> Result<PackedB, KernelError> {
+        let too_large = KernelError::TooLarge {
+            rows: header.k,
+            row_stride: header.n,
+        };
+        let lines = elements.len().div_ceil(size_of::<Line>());
+        let mut data = zeroed::<Line>(lines).ok_or(too_large.clone())?;
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
+        bytes[..elements.len()].copy_from_slice(elements);
+        let count = sums.len() / size_of::<i32>();
+        let mut col_sums = zeroed::<i32>(count).ok_or(too_large)?;
+        bytemuck::cast_slice_mut(&mut col_sums).copy_from_slice(sums);
+        Ok(PackedB {
+            header,
+            data,
+            col_sums,
+        })
+    }
+
     /// A view of it.
     #[must_use]
     pub fn as_ref(&self) -> PackedRef<'_> {

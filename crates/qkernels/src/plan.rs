@@ -57,7 +57,7 @@ pub(crate) const COLUMN_ARRAYS: usize = 4;
 
 /// Lines that hold `n` elements of `size` bytes; saturates, so that an absurd size fails to
 /// allocate instead of wrapping.
-fn lines(n: usize, size: usize) -> usize {
+pub(crate) fn lines(n: usize, size: usize) -> usize {
     n.saturating_mul(size).div_ceil(size_of::<Line>())
 }
 
@@ -160,7 +160,7 @@ impl Plan {
 }
 
 /// Part `i` of `0..len` cut into `parts` of nearly equal length.
-fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
+pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
     let (short, longer) = (len / parts, len % parts);
     let start = |i: usize| i * short + i.min(longer);
     start(i)..start(i + 1)
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn shares_are_balanced_where_there_is_work_enough() {
-        for threads in 1..=64 {
-            let (rows, panels) = (4096, 64);
+        for threads in 1..=256 {
+            let (rows, panels) = (16_384, 64);
             let (r, c) = split(rows, panels, usize::MAX, threads);
             assert!(r * c <= threads);
             let worst = rows.div_ceil(r) * panels.div_ceil(c);

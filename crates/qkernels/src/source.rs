@@ -6,8 +6,8 @@ use core::ops::Range;
 use half::{bf16, f16};
 use qformat::DType;
 
-use crate::isa::Tier;
-use crate::kernel::{Microkernel, lhs_shift};
+use crate::isa::{Task, Tier};
+use crate::kernel::{Acc, Microkernel, lhs_shift};
 use crate::plan::Plan;
 use crate::{MatRef, Operand};
 
@@ -125,29 +125,7 @@ impl<'a> Source<'a> {
             (a.col_stride() == 1 && spread && (same || shifts && worth))
                 .then(|| (bytemuck::cast_slice(a.data()), a.row_stride()))
         }
-        use crate::kernel::Acc as _;
         with_matrix!(self, m => of::<_, K>(m, plan), _g => None)
-    }
-
-    /// Copies rows as the kernel reads them, `stride` apart, from `k0` on for `depth` elements,
-    /// zeros where the row ends before that.
-    #[inline(always)]
-    pub(crate) fn copy<K: Microkernel>(
-        &self,
-        rows: Range<usize>,
-        k0: usize,
-        depth: usize,
-        stride: usize,
-        to: &mut [K::Lhs],
-    ) {
-        let count = depth.min(self.depth() - k0);
-        for to in to.chunks_mut(stride).take(rows.len()) {
-            to[count..depth].fill(bytemuck::Zeroable::zeroed());
-        }
-        with_matrix!(self,
-            m => copy_matrix::<_, K>(m, rows, k0, count, stride, to),
-            g => copy_gathered::<K>(*g, rows, k0, count, stride, to)
-        );
     }
 
     /// The sum of row `i`, modulo 2^32.
@@ -182,6 +160,41 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Copies rows as the kernel reads them, `stride` apart, from `k0` on for `depth` elements, zeros
+/// where the row ends before that.
+pub(crate) struct Copy<'s, 'a, K: Microkernel> {
+    pub(crate) source: &'s Source<'a>,
+    pub(crate) rows: Range<usize>,
+    pub(crate) k0: usize,
+    pub(crate) depth: usize,
+    pub(crate) stride: usize,
+    pub(crate) to: &'s mut [K::Lhs],
+}
+
+impl<K: Microkernel> Task for Copy<'_, '_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<T: Tier>(self, _tier: T) {
+        let Copy {
+            source,
+            rows,
+            k0,
+            depth,
+            stride,
+            to,
+        } = self;
+        let count = depth.min(source.depth() - k0);
+        for to in to.chunks_mut(stride).take(rows.len()) {
+            to[count..depth].fill(bytemuck::Zeroable::zeroed());
+        }
+        with_matrix!(source,
+            m => copy_matrix::<_, K>(m, rows, k0, count, stride, to),
+            g => copy_gathered::<K>(*g, rows, k0, count, stride, to)
+        );
+    }
+}
+
 #[inline(always)]
 fn copy_matrix<A: Operand, K: Microkernel>(
     a: &MatRef<'_, A>,
@@ -191,6 +204,10 @@ fn copy_matrix<A: Operand, K: Microkernel>(
     stride: usize,
     to: &mut [K::Lhs],
 ) {
+    // Known when it is compiled: a call has checked its types.
+    if K::Acc::INTEGER != A::ARITHMETIC.integer() {
+        return;
+    }
     if a.col_stride() == 1 {
         for (i, to) in rows.zip(to.chunks_mut(stride)) {
             let from = &a.data()[i * a.row_stride() + k0..][..count];
@@ -225,6 +242,9 @@ fn copy_gathered<K: Microkernel>(
     stride: usize,
     to: &mut [K::Lhs],
 ) {
+    if !K::Acc::INTEGER {
+        return;
+    }
     let signed = g.dtype().is_signed();
     let in_place = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
     for (i, to) in rows.zip(to.chunks_mut(stride)) {

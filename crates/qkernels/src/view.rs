@@ -32,7 +32,7 @@ pub struct MatMut<'a, T> {
 }
 
 /// Elements from the first to the last of a matrix, the gap after the last row left out.
-fn span(rows: usize, cols: usize, row_stride: usize) -> Result<usize, KernelError> {
+pub(crate) fn span(rows: usize, cols: usize, row_stride: usize) -> Result<usize, KernelError> {
     if rows == 0 || cols == 0 {
         return Ok(0);
     }
@@ -49,7 +49,11 @@ fn span(rows: usize, cols: usize, row_stride: usize) -> Result<usize, KernelErro
 }
 
 fn check(len: usize, rows: usize, cols: usize, row_stride: usize) -> Result<(), KernelError> {
-    let expected = span(rows, cols, row_stride)?;
+    check_data(len, span(rows, cols, row_stride)?)
+}
+
+/// `Ok` when a slice holds all of its matrix.
+pub(crate) fn check_data(len: usize, expected: usize) -> Result<(), KernelError> {
     if len < expected {
         return Err(KernelError::Length {
             what: "matrix data",

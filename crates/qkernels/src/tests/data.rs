@@ -32,3 +32,15 @@ impl Rng {
         }
     }
 }
+
+/// A property test's number of cases: `full`, or fewer where `PROPTEST_CASES` says so (under
+/// emulation), or more.
+pub(crate) fn cases(full: u32) -> proptest::test_runner::Config {
+    let default = proptest::test_runner::Config::default();
+    // 256 are usual.
+    let cases = (u64::from(full) * u64::from(default.cases)).div_ceil(256);
+    proptest::test_runner::Config {
+        cases: u32::try_from(cases).unwrap_or(u32::MAX),
+        ..default
+    }
+}

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::data::Rng;
 use super::fakes::{Fake, FakeBytes};
-use crate::gemm::{Call, Run};
+use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::select::{VisitKernel, kernel_of, with_kernel};
@@ -270,12 +270,6 @@ fn room(rows: usize, cols: usize, case: &Case) -> usize {
     case.offset + rows * (cols + case.gap)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Value {
-    Int(i32),
-    Bits(u32),
-}
-
 /// Runs a case and compares every element, and every gap, with plain scalar code.
 fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how: Arithmetic) {
     let mut rng = Rng(case.seed);
@@ -456,7 +450,8 @@ fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how: Arithmetic
     };
     let mut run = |out: OutMut<'_>| {
         let b = packed.as_ref();
-        let call = Call::new(source(view), b, zp, &epilogue, out, case.threads).unwrap();
+        let target = Target::new(out, &epilogue);
+        let call = Call::new(source(view), b, zp, &epilogue, target, case.threads).unwrap();
         let ws = &mut ws;
         runner.run(how, Run { call, ws }).unwrap();
     };
@@ -528,7 +523,7 @@ fn check_bytes(runner: &impl Runner, case: Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(super::data::cases(256))]
 
     #[test]
     fn every_tier_equals_scalar_code(case in any_case()) {

@@ -5,3 +5,4 @@ mod elementwise;
 mod fakes;
 mod gemm;
 mod gemm_limits;
+mod products;
