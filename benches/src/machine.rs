@@ -98,7 +98,7 @@ impl Team {
 
     /// What the kernels are told: whether they may use the pool they run in.
     #[must_use]
-    pub fn policy(&self) -> qkernels::Threads {
+    pub fn policy(&self) -> qkernels::Threads<'static> {
         if self.pool.is_some() {
             qkernels::Threads::Rayon
         } else {

@@ -296,7 +296,7 @@ impl<A: Lhs> Problem<A> {
         b: &PackedB,
         out: &mut Out,
         ws: &mut Workspace,
-        threads: Threads,
+        threads: Threads<'static>,
     ) -> Result<(), KernelError> {
         let Shape { m, k, n } = self.shape;
         let a = MatRef::new(&self.a, m, k)?;
@@ -380,11 +380,15 @@ struct Runner<A> {
     next: usize,
     out: Out,
     workspace: Workspace,
-    threads: Threads,
+    threads: Threads<'static>,
 }
 
 impl<A: Lhs> Runner<A> {
-    fn new(problem: &Arc<Problem<A>>, packs: &Arc<Vec<PackedB>>, threads: Threads) -> Self {
+    fn new(
+        problem: &Arc<Problem<A>>,
+        packs: &Arc<Vec<PackedB>>,
+        threads: Threads<'static>,
+    ) -> Self {
         Self {
             problem: Arc::clone(problem),
             packs: Arc::clone(packs),

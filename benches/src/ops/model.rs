@@ -116,7 +116,7 @@ fn images(batch: usize) -> Result<Tensor, BenchError> {
     Ok(Tensor::new(&[batch, channels, height, width], pixels).map_err(QuantizeError::from)?)
 }
 
-fn session(model: &Model, isa: Isa, threads: Threads) -> Result<Session, BenchError> {
+fn session(model: &Model, isa: Isa, threads: Threads<'static>) -> Result<Session, BenchError> {
     let options = SessionOptions {
         isa,
         threads,
@@ -129,7 +129,7 @@ fn session(model: &Model, isa: Isa, threads: Threads) -> Result<Session, BenchEr
 fn answer(
     model: &Model,
     isa: Isa,
-    threads: Threads,
+    threads: Threads<'static>,
     images: &Tensor,
 ) -> Result<Vec<u32>, BenchError> {
     let outputs = session(model, isa, threads)?

@@ -57,6 +57,21 @@ pub enum Threads<'a> {
     Custom(&'a dyn ParallelFor),
 }
 
+/// Two loops of callers are equal when they are the same one.
+impl PartialEq for Threads<'_> {
+    fn eq(&self, other: &Threads<'_>) -> bool {
+        match (self, other) {
+            (Threads::Single, Threads::Single) => true,
+            #[cfg(feature = "rayon")]
+            (Threads::Rayon, Threads::Rayon) => true,
+            (Threads::Custom(a), Threads::Custom(b)) => core::ptr::addr_eq(*a, *b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Threads<'_> {}
+
 impl fmt::Debug for Threads<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -601,16 +601,16 @@ fn corners_of_every_kernel_equal_scalar_code() {
         for (how, check) in [
             (Arithmetic::Int8, check_bytes as fn(&Isa, Case)),
             (Arithmetic::Int16, |r, c| {
-                check::<i16, i16>(r, c, Arithmetic::Int16)
+                check::<i16, i16>(r, c, Arithmetic::Int16);
             }),
             (Arithmetic::F16, |r, c| {
-                check::<f16, f16>(r, c, Arithmetic::F16)
+                check::<f16, f16>(r, c, Arithmetic::F16);
             }),
             (Arithmetic::F16Sums, |r, c| {
-                check::<f16, f16>(r, c, Arithmetic::F16Sums)
+                check::<f16, f16>(r, c, Arithmetic::F16Sums);
             }),
             (Arithmetic::Bf16, |r, c| {
-                check::<bf16, bf16>(r, c, Arithmetic::Bf16)
+                check::<bf16, bf16>(r, c, Arithmetic::Bf16);
             }),
         ] {
             with_kernel(isa, how, Corners(isa, check));

@@ -109,6 +109,7 @@ impl Finish {
             },
             bias_f32: self.bias_f32.as_ref().map(|b| &b[channels]),
             clamp: self.clamp,
+            ..Epilogue::default()
         }
     }
 

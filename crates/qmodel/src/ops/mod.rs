@@ -331,7 +331,7 @@ pub(crate) struct RunContext<'a> {
     pub(crate) pool: &'a mut Pool,
     pub(crate) workspace: &'a mut Workspace,
     pub(crate) isa: Isa,
-    pub(crate) threads: Threads,
+    pub(crate) threads: Threads<'static>,
     pub(crate) max_elements: usize,
 }
 

@@ -25,7 +25,7 @@ pub struct SessionOptions {
     /// Instruction set tier of the integer kernels.
     pub isa: Isa,
     /// Who does the work.
-    pub threads: Threads,
+    pub threads: Threads<'static>,
     /// Whether chains of operators may run as one: integer convolutions and products with their
     /// requantization, float ones with their activation.
     pub fuse: bool,

@@ -176,6 +176,13 @@ widened!(
     |sums, a, b| _mm512_fmadd_ps(a, b, sums)
 );
 
+/// The same bits as pairs of bf16.
+#[inline(always)]
+fn bh(v: __m512i) -> __m512bh {
+    // SAFETY: both types are 512 bits of plain data.
+    unsafe { core::mem::transmute::<__m512i, __m512bh>(v) }
+}
+
 /// Pairs of bf16 by the processor's own rounding.
 #[derive(Clone, Copy)]
 pub(crate) struct Bf16Pairs;
@@ -200,8 +207,8 @@ impl Lanes for Bf16Pairs {
     }
     #[inline(always)]
     unsafe fn step(sums: __m512, a: __m512i, b: __m512i) -> __m512 {
-        // SAFETY: as promised by the caller; both types are 512 bits of plain data.
-        unsafe { _mm512_dpbf16_ps(sums, core::mem::transmute(a), core::mem::transmute(b)) }
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_dpbf16_ps(sums, bh(a), bh(b)) }
     }
 }
 
