@@ -6,16 +6,16 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::elementwise::Elementwise;
 use crate::error::check_len;
 use crate::isa::{Task, Tier};
-use crate::portable::{bf16_bits_to_f32, f32_to_bf16_bits};
 use crate::{Isa, KernelError};
 
 macro_rules! conversions {
     ($(
         $(#[$doc:meta])*
         $name:ident($task:ident): $from:ty => $to:ty,
-        |$tier:ident, $x:ident, $out:ident| $body:expr;
+        |$ops:ident, $x:ident, $out:ident| $body:expr;
     )*) => {$(
         $(#[$doc])*
         ///
@@ -37,7 +37,8 @@ macro_rules! conversions {
             type Output = ();
 
             #[inline(always)]
-            fn run<T: Tier>(self, $tier: T) {
+            fn run<T: Tier>(self, tier: T) {
+                let $ops = tier.elementwise();
                 let ($x, $out) = (self.x, self.out);
                 $body
             }
@@ -57,18 +58,14 @@ conversions! {
     /// # Ok::<(), qkernels::KernelError>(())
     /// ```
     f32_to_f16(NarrowF16): f32 => f16,
-    |tier, x, out| tier.f32_to_f16(x, out.reinterpret_cast_mut());
+    |ops, x, out| ops.f32_to_f16(x, out.reinterpret_cast_mut());
     /// Widens f16 to f32.
     f16_to_f32(WidenF16): f16 => f32,
-    |tier, x, out| tier.f16_to_f32(x.reinterpret_cast(), out);
+    |ops, x, out| ops.f16_to_f32(x.reinterpret_cast(), out);
     /// Rounds f32 to bf16.
     f32_to_bf16(NarrowBf16): f32 => bf16,
-    |_tier, x, out| for (o, &x) in out.iter_mut().zip(x) {
-        *o = bf16::from_bits(f32_to_bf16_bits(x));
-    };
+    |ops, x, out| ops.f32_to_bf16(x, out.reinterpret_cast_mut());
     /// Widens bf16 to f32.
     bf16_to_f32(WidenBf16): bf16 => f32,
-    |_tier, x, out| for (o, &x) in out.iter_mut().zip(x) {
-        *o = bf16_bits_to_f32(x.to_bits());
-    };
+    |ops, x, out| ops.bf16_to_f32(x.reinterpret_cast(), out);
 }

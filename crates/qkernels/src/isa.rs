@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::KernelError;
 use crate::arch::scalar::Scalar;
+use crate::elementwise::Elementwise;
 use crate::kernel::Microkernel;
 use crate::{Lhs, portable};
 
@@ -44,9 +45,14 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
     type Bf16: Microkernel<Acc = f32> + From<Self>;
     /// Of products of bf16 as the processor's own instruction does it, if it has one.
     type Bf16Hardware: Microkernel<Acc = f32> + From<Self>;
+    /// Elementwise operations with the tier's instructions.
+    type Elementwise: Elementwise;
 
     /// A token, if this processor (or, without `std`, the compile target) has the instructions.
     fn detect() -> Option<Self>;
+
+    /// Elementwise operations with the tier's instructions, to be called inside the door.
+    fn elementwise(self) -> Self::Elementwise;
 
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;
@@ -64,18 +70,6 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn sum<A: Lhs>(self, a: &[A]) -> i32 {
         a.iter().fold(0i32, |sum, &a| sum.wrapping_add(a.to_i32()))
-    }
-
-    /// Rounds f32 to the bits of f16, over the shorter length.
-    #[inline(always)]
-    fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
-        portable::f32_to_f16(x, out);
-    }
-
-    /// Widens the bits of f16 to f32, over the shorter length.
-    #[inline(always)]
-    fn f16_to_f32(self, x: &[u16], out: &mut [f32]) {
-        portable::f16_to_f32(x, out);
     }
 
     /// Repeats the multiply-accumulate of the integer kernel on registers only; gives the number

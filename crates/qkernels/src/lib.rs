@@ -6,7 +6,7 @@
 //! | [`gemm()`] | `(A − Z_a) · (B − Z_b)` of bytes in exact i32, then bias, scale, clamp, requantize |
 //! | [`dot()`] | one such sum |
 //! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
-//! | [`min_max`] | the finite range of a tensor, and what is not finite |
+//! | [`min_max`], [`abs_max`] | the finite range of a tensor, and what is not finite |
 //! | [`convert`] | f16 and bf16 to f32 and back |
 //! | [`limit`] | what the machine can do at best, to measure kernels against |
 //!
@@ -31,6 +31,7 @@ pub mod convert;
 mod dot;
 mod driver;
 mod dynamic;
+mod elementwise;
 mod epilogue;
 mod error;
 mod gemm;
@@ -67,7 +68,7 @@ pub use operand::{Arithmetic, Lhs, Operand};
 pub use pack::{Layout, PackedB, PackedRef};
 pub use parallel::{ParallelFor, Threads};
 pub use quantize::{dequantize, quantize};
-pub use reduce::{MinMax, min_max};
+pub use reduce::{AbsMax, MinMax, abs_max, min_max};
 pub use requantize::requantize;
 pub use view::{MatMut, MatRef};
 pub use wide::gemm_i64;

@@ -3,7 +3,10 @@
 //! Free of branches, so that the compiler vectorises them with whatever instructions the door
 //! around them has.
 
+use qformat::QuantElement;
+
 use crate::Lhs;
+use crate::quantize::{Divisor, Target, round_clamped};
 
 /// `Σ a[i] · b[i]` modulo 2^32, over the shorter length.
 #[inline(always)]
@@ -92,6 +95,37 @@ pub(crate) fn bf16_bits_to_f32(h: u16) -> f32 {
     f32::from_bits(u32::from(h | quiet) << 16)
 }
 
+/// Quantizes by true division. The limits of the target must be those of 16 bits or fewer.
+#[inline(always)]
+pub(crate) fn quantize<E: QuantElement>(x: &[f32], by: &Divisor, to: &Target, out: &mut [E]) {
+    let (lo, hi) = to.limits();
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = E::saturate(round_clamped(x / by.scale(), lo, hi) + to.zero_point());
+    }
+}
+
+/// Dequantizes. Elements and zero point are below 2^16, so that the difference fits.
+#[inline(always)]
+pub(crate) fn dequantize<E: QuantElement>(q: &[E], scale: f32, zero_point: i32, out: &mut [f32]) {
+    for (o, &q) in out.iter_mut().zip(q) {
+        *o = (q.to_i32() - zero_point) as f32 * scale;
+    }
+}
+
+/// Requantizes. The limits of the target must be those of 16 bits or fewer.
+#[inline(always)]
+pub(crate) fn requantize<E: QuantElement>(
+    acc: &[i32],
+    multiplier: f32,
+    to: &Target,
+    out: &mut [E],
+) {
+    let (lo, hi) = to.limits();
+    for (o, &acc) in out.iter_mut().zip(acc) {
+        *o = E::saturate(round_clamped(acc as f32 * multiplier, lo, hi) + to.zero_point());
+    }
+}
+
 /// Rounds f32 to the bits of f16, over the shorter length.
 #[inline(always)]
 pub(crate) fn f32_to_f16(x: &[f32], out: &mut [u16]) {
@@ -106,6 +140,101 @@ pub(crate) fn f16_to_f32(x: &[u16], out: &mut [f32]) {
     for (o, &x) in out.iter_mut().zip(x) {
         *o = f16_bits_to_f32(x);
     }
+}
+
+/// Rounds f32 to the bits of bf16, over the shorter length.
+#[inline(always)]
+pub(crate) fn f32_to_bf16(x: &[f32], out: &mut [u16]) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = f32_to_bf16_bits(x);
+    }
+}
+
+/// Widens the bits of bf16 to f32, over the shorter length.
+#[inline(always)]
+pub(crate) fn bf16_to_f32(x: &[u16], out: &mut [f32]) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = bf16_bits_to_f32(x);
+    }
+}
+
+/// Independent lanes of the reductions: they hide the latency of the widest tier.
+const LANES: usize = 32;
+
+/// Calls `step(lane, value)` for every element.
+#[inline(always)]
+fn for_lanes(x: &[f32], mut step: impl FnMut(usize, f32)) {
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (i, &v) in block.iter().enumerate() {
+            step(i, v);
+        }
+    }
+    for (i, &v) in rest.iter().enumerate() {
+        step(i, v);
+    }
+}
+
+/// Lowest and highest value, or `None` when an element may not be finite.
+///
+/// A sum of everything notices what is not finite with one addition a value: ∞ and NaN stay in
+/// it. It can also overflow on its own, which costs the caller a second look and nothing else.
+#[inline(always)]
+pub(crate) fn finite_range(x: &[f32]) -> Option<(f32, f32)> {
+    let mut lo = [f32::INFINITY; LANES];
+    let mut hi = [f32::NEG_INFINITY; LANES];
+    let mut sum = [0f32; LANES];
+    for_lanes(x, |i, v| {
+        lo[i] = if v < lo[i] { v } else { lo[i] };
+        hi[i] = if v > hi[i] { v } else { hi[i] };
+        sum[i] += v;
+    });
+    sum.iter().all(|s| s.is_finite()).then(|| {
+        (
+            lo.iter().copied().fold(f32::INFINITY, f32::min),
+            hi.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+        )
+    })
+}
+
+/// Lowest and highest of the finite values, `(∞, −∞)` without any.
+#[inline(always)]
+pub(crate) fn range_of_finite(x: &[f32]) -> (f32, f32) {
+    let mut lo = [f32::INFINITY; LANES];
+    let mut hi = [f32::NEG_INFINITY; LANES];
+    for_lanes(x, |i, v| {
+        let finite = v.is_finite();
+        let (low, high) = if finite {
+            (v, v)
+        } else {
+            (f32::INFINITY, f32::NEG_INFINITY)
+        };
+        lo[i] = if low < lo[i] { low } else { lo[i] };
+        hi[i] = if high > hi[i] { high } else { hi[i] };
+    });
+    (
+        lo.into_iter().fold(f32::INFINITY, f32::min),
+        hi.into_iter().fold(f32::NEG_INFINITY, f32::max),
+    )
+}
+
+/// The largest magnitude of a finite value in its bits; 0 without any.
+#[inline(always)]
+pub(crate) fn magnitude_of_finite(x: &[f32]) -> u32 {
+    let mut most = [0u32; LANES];
+    for_lanes(x, |i, v| {
+        let finite = if v.is_finite() { v } else { 0.0 };
+        most[i] = most[i].max(finite.to_bits() & 0x7fff_ffff);
+    });
+    most.into_iter().fold(0, u32::max)
+}
+
+/// The largest magnitude in its bits.
+#[inline(always)]
+pub(crate) fn magnitude(x: &[f32]) -> u32 {
+    let mut most = [0u32; LANES];
+    for_lanes(x, |i, v| most[i] = most[i].max(v.to_bits() & 0x7fff_ffff));
+    most.into_iter().fold(0, u32::max)
 }
 
 /// A multiply and an add on 32 independent lanes, `iterations` times.

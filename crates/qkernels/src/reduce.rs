@@ -1,7 +1,8 @@
 //! Reductions over floats.
 
-use crate::Isa;
+use crate::elementwise::Elementwise;
 use crate::isa::{Task, Tier};
+use crate::{Isa, portable};
 
 /// What [`min_max`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -42,6 +43,25 @@ impl MinMax {
     }
 }
 
+/// What [`abs_max`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct AbsMax {
+    /// Largest magnitude of a finite value; `None` when there is none.
+    pub max: Option<f32>,
+    /// How many elements are NaN.
+    pub nan: u64,
+    /// How many elements are +∞ or −∞.
+    pub infinite: u64,
+}
+
+impl AbsMax {
+    /// Whether every element was finite.
+    #[must_use]
+    pub const fn all_finite(&self) -> bool {
+        self.nan == 0 && self.infinite == 0
+    }
+}
+
 /// Lowest and highest finite value of `x`, and how many elements are not finite.
 ///
 /// ```
@@ -52,89 +72,76 @@ impl MinMax {
 /// ```
 #[must_use]
 pub fn min_max(isa: Isa, x: &[f32]) -> MinMax {
-    isa.enter(Reduce { x })
+    isa.enter(Range { x })
 }
 
-struct Reduce<'a> {
-    x: &'a [f32],
+/// Largest magnitude of the finite values of `x`, and how many elements are not finite: the
+/// range of a symmetric quantizer in one pass.
+///
+/// ```
+/// use qkernels::{Isa, abs_max};
+/// let found = abs_max(Isa::detect(), &[1.0, -2.0, f32::NEG_INFINITY]);
+/// assert_eq!((found.max, found.nan, found.infinite), (Some(2.0), 0, 1));
+/// ```
+#[must_use]
+pub fn abs_max(isa: Isa, x: &[f32]) -> AbsMax {
+    isa.enter(Magnitude { x })
 }
-
-/// Independent lanes: two vectors of the widest tier, four of AVX2.
-const LANES: usize = 32;
 
 /// Bits of +∞: a magnitude from here on is not finite.
 const INFINITY: u32 = 0x7f80_0000;
 
-/// Lowest and highest of the lanes.
-#[inline(always)]
-fn ends(lo: &[f32; LANES], hi: &[f32; LANES]) -> (Option<f32>, Option<f32>) {
-    let low = lo.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = hi.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // −0.0 + 0.0 = +0.0: which zero is met first must not show.
-    if low <= high {
-        (Some(low + 0.0), Some(high + 0.0))
-    } else {
-        (None, None)
-    }
+struct Range<'a> {
+    x: &'a [f32],
 }
 
-/// Calls `step(lane, value)` for every element.
-#[inline(always)]
-fn for_lanes(x: &[f32], mut step: impl FnMut(usize, f32)) {
-    let (blocks, rest) = x.as_chunks::<LANES>();
-    for block in blocks {
-        for (i, &v) in block.iter().enumerate() {
-            step(i, v);
-        }
-    }
-    for (i, &v) in rest.iter().enumerate() {
-        step(i, v);
-    }
-}
-
-impl Task for Reduce<'_> {
+impl Task for Range<'_> {
     type Output = MinMax;
 
-    /// What is not finite is rare: the first pass, of four instructions a vector, only notices it.
+    /// What is not finite is rare: the first pass only notices it.
     #[inline(always)]
-    fn run<T: Tier>(self, _tier: T) -> MinMax {
-        let mut lo = [f32::INFINITY; LANES];
-        let mut hi = [f32::NEG_INFINITY; LANES];
-        let mut magnitude = [0u32; LANES];
-        for_lanes(self.x, |i, v| {
-            lo[i] = if v < lo[i] { v } else { lo[i] };
-            hi[i] = if v > hi[i] { v } else { hi[i] };
-            let bits = v.to_bits() & 0x7fff_ffff;
-            magnitude[i] = if bits > magnitude[i] {
-                bits
-            } else {
-                magnitude[i]
-            };
-        });
+    fn run<T: Tier>(self, tier: T) -> MinMax {
         let mut found = MinMax::default();
-        if magnitude.iter().all(|&m| m < INFINITY) {
-            (found.min, found.max) = ends(&lo, &hi);
-            return found;
+        let range = match tier.elementwise().finite_range(self.x) {
+            Some(range) => range,
+            None => {
+                for v in self.x {
+                    found.nan += u64::from(v.is_nan());
+                    found.pos_inf += u64::from(*v == f32::INFINITY);
+                    found.neg_inf += u64::from(*v == f32::NEG_INFINITY);
+                }
+                portable::range_of_finite(self.x)
+            }
+        };
+        if range.0 <= range.1 {
+            // −0.0 + 0.0 = +0.0: which zero is met first must not show.
+            (found.min, found.max) = (Some(range.0 + 0.0), Some(range.1 + 0.0));
         }
+        found
+    }
+}
 
-        lo = [f32::INFINITY; LANES];
-        hi = [f32::NEG_INFINITY; LANES];
-        for_lanes(self.x, |i, v| {
-            let finite = v.to_bits() & 0x7fff_ffff < INFINITY;
-            let (low, high) = if finite {
-                (v, v)
-            } else {
-                (f32::INFINITY, f32::NEG_INFINITY)
-            };
-            lo[i] = if low < lo[i] { low } else { lo[i] };
-            hi[i] = if high > hi[i] { high } else { hi[i] };
-        });
-        (found.min, found.max) = ends(&lo, &hi);
-        for v in self.x {
-            found.nan += u64::from(v.is_nan());
-            found.pos_inf += u64::from(*v == f32::INFINITY);
-            found.neg_inf += u64::from(*v == f32::NEG_INFINITY);
+struct Magnitude<'a> {
+    x: &'a [f32],
+}
+
+impl Task for Magnitude<'_> {
+    type Output = AbsMax;
+
+    #[inline(always)]
+    fn run<T: Tier>(self, tier: T) -> AbsMax {
+        let mut found = AbsMax::default();
+        let mut bits = tier.elementwise().magnitude(self.x);
+        let mut any = !self.x.is_empty();
+        if bits >= INFINITY {
+            for v in self.x {
+                found.nan += u64::from(v.is_nan());
+                found.infinite += u64::from(v.is_infinite());
+            }
+            bits = portable::magnitude_of_finite(self.x);
+            any = found.nan + found.infinite < self.x.len() as u64;
         }
+        found.max = any.then(|| f32::from_bits(bits));
         found
     }
 }

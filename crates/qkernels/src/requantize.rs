@@ -2,9 +2,10 @@
 
 use qformat::{QParams, QuantElement};
 
+use crate::elementwise::Elementwise;
 use crate::error::check_len;
 use crate::isa::{Task, Tier};
-use crate::quantize::{check_type, limits, round_clamped};
+use crate::quantize::{Target, check_type};
 use crate::{Isa, KernelError};
 
 /// Requantizes: `out[i] = saturate(rne(f32(acc[i]) · multiplier) + Z)`, as
@@ -54,17 +55,17 @@ impl<E: QuantElement> Task for Requantize<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<T: Tier>(self, _tier: T) {
-        let (range, z) = (self.params.range(), self.params.zero_point());
-        match limits(z, range.min(), range.max()) {
-            Some((lo, hi)) => {
-                for (o, &acc) in self.out.iter_mut().zip(self.acc) {
-                    *o = E::saturate(round_clamped(acc as f32 * self.multiplier, lo, hi) + z);
-                }
+    fn run<T: Tier>(self, tier: T) {
+        let p = self.params;
+        match Target::new(p) {
+            Some(to) => {
+                let ops = tier.elementwise();
+                ops.requantize(self.acc, self.multiplier, &to, self.out);
             }
             None => {
                 for (o, &acc) in self.out.iter_mut().zip(self.acc) {
-                    *o = E::saturate(qformat::requantize(acc, self.multiplier, z, range));
+                    let q = qformat::requantize(acc, self.multiplier, p.zero_point(), p.range());
+                    *o = E::saturate(q);
                 }
             }
         }

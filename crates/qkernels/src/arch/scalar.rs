@@ -1,6 +1,7 @@
 //! The tier that runs everywhere: plain Rust.
 
 use super::plain::{self, Plain};
+use crate::elementwise::Elementwise;
 use crate::isa::{Task, Tier};
 
 /// The proof that plain Rust runs.
@@ -18,9 +19,15 @@ impl Tier for Scalar {
     type F16Sums = Plain<plain::F16Sums>;
     type Bf16 = Plain<plain::Bf16>;
     type Bf16Hardware = Plain<plain::Bf16>;
+    type Elementwise = Scalar;
 
     fn detect() -> Option<Self> {
         Some(Scalar::NEW)
+    }
+
+    #[inline(always)]
+    fn elementwise(self) -> Scalar {
+        self
     }
 
     #[inline(always)]
@@ -28,3 +35,6 @@ impl Tier for Scalar {
         task.run(self)
     }
 }
+
+/// The plain forms.
+impl Elementwise for Scalar {}

@@ -2,6 +2,7 @@
 
 use crate::Operand;
 use crate::arch::plain::{self, Plain};
+use crate::arch::scalar::Scalar;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Init, LhsTile, Microkernel, RhsPanel, TileMut, check_tile};
 
@@ -26,9 +27,14 @@ macro_rules! fake {
             type F16Sums = Plain<plain::F16>;
             type Bf16 = Plain<plain::F16>;
             type Bf16Hardware = Plain<plain::F16>;
+            type Elementwise = Scalar;
 
             fn detect() -> Option<Self> {
                 Some($name)
+            }
+
+            fn elementwise(self) -> Scalar {
+                Scalar::NEW
             }
 
             fn enter<K: Task>(self, task: K) -> K::Output {

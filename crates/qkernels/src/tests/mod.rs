@@ -2,7 +2,9 @@
 
 mod data;
 mod elementwise;
+mod exhaustive;
 mod fakes;
 mod gemm;
 mod gemm_limits;
 mod products;
+mod quotient;

@@ -9,9 +9,13 @@
 //! B widened when it is packed was tried on Zen 4: 3 to 10 % faster from 256³ to 2048³, but 1.2 to
 //! 2.3 times slower at 1 to 16 rows and K = 4096, where reading B is all there is.
 
+pub(crate) mod elementwise;
+
 use core::arch::x86_64::*;
 
 use super::{has_features, ymm};
+use elementwise::Elementwise;
+
 use crate::Lhs;
 use crate::arch::tile::kernel;
 use crate::isa::{Task, Tier};
@@ -27,9 +31,16 @@ impl Tier for Avx2 {
     type F16Sums = F16Sums;
     type Bf16 = Bf16;
     type Bf16Hardware = Bf16;
+    type Elementwise = Elementwise;
 
     fn detect() -> Option<Self> {
         has_features!("avx2", "fma", "f16c").then_some(Avx2(()))
+    }
+
+    #[inline(always)]
+    fn elementwise(self) -> Elementwise {
+        // SAFETY: `self` proves a superset of the instructions.
+        unsafe { Elementwise::new() }
     }
 
     #[inline]
@@ -54,18 +65,6 @@ impl Tier for Avx2 {
     fn sum<A: Lhs>(self, a: &[A]) -> i32 {
         // SAFETY: `self` proves the instructions.
         unsafe { sum(bytemuck::cast_slice(a), A::DTYPE.is_signed()) }
-    }
-
-    #[inline(always)]
-    fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
-        // SAFETY: `self` proves the instructions.
-        unsafe { f32_to_f16(x, out) }
-    }
-
-    #[inline(always)]
-    fn f16_to_f32(self, x: &[u16], out: &mut [f32]) {
-        // SAFETY: `self` proves the instructions.
-        unsafe { f16_to_f32(x, out) }
     }
 
     #[inline(always)]
@@ -160,39 +159,6 @@ fn sum(a: &[u8], signed: bool) -> i32 {
     let total = lanes.iter().sum::<i64>() + rest - i64::from(flip) * a.len() as i64;
     // Modulo 2^32, as promised.
     total as i32
-}
-
-/// Rounds to f16, 8 at a time (`vcvtps2ph`, which keeps subnormals whatever the mode).
-#[target_feature(enable = "avx2,f16c")]
-fn f32_to_f16(x: &[f32], out: &mut [u16]) {
-    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
-    let n = x.len().min(out.len());
-    let (xs, x_rest) = x[..n].as_chunks::<8>();
-    let (outs, out_rest) = out[..n].as_chunks_mut::<8>();
-    for (x, out) in xs.iter().zip(outs) {
-        // SAFETY: arrays of 8 elements.
-        unsafe {
-            let half = _mm256_cvtps_ph::<NEAREST>(_mm256_loadu_ps(x.as_ptr()));
-            _mm_storeu_si128(out.as_mut_ptr().cast(), half);
-        }
-    }
-    crate::portable::f32_to_f16(x_rest, out_rest);
-}
-
-/// Widens f16, 8 at a time (`vcvtph2ps`).
-#[target_feature(enable = "avx2,f16c")]
-fn f16_to_f32(x: &[u16], out: &mut [f32]) {
-    let n = x.len().min(out.len());
-    let (xs, x_rest) = x[..n].as_chunks::<8>();
-    let (outs, out_rest) = out[..n].as_chunks_mut::<8>();
-    for (x, out) in xs.iter().zip(outs) {
-        // SAFETY: arrays of 8 elements.
-        unsafe {
-            let half = _mm_loadu_si128(x.as_ptr().cast());
-            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(half));
-        }
-    }
-    crate::portable::f16_to_f32(x_rest, out_rest);
 }
 
 /// `vpmaddwd` and `vpaddd` on 12 independent sums.

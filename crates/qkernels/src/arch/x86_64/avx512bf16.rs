@@ -5,6 +5,7 @@
 //! steps, so only [`Arithmetic::Bf16Hardware`](crate::Arithmetic::Bf16Hardware) uses it. Everything
 //! else is as in the tier below.
 
+use super::avx512::Elementwise;
 use super::avx512vnni::{Avx512Vnni, Bf16, F16, F16Sums, Int16};
 use super::{has_features, zmm};
 use crate::Lhs;
@@ -28,10 +29,16 @@ impl Tier for Avx512Bf16 {
     type F16Sums = F16Sums;
     type Bf16 = Bf16;
     type Bf16Hardware = Bf16Pairs;
+    type Elementwise = Elementwise;
 
     fn detect() -> Option<Self> {
         let vnni = Avx512Vnni::detect()?;
         has_features!("avx512bf16").then_some(Avx512Bf16(vnni))
+    }
+
+    #[inline(always)]
+    fn elementwise(self) -> Elementwise {
+        self.0.elementwise()
     }
 
     #[inline]
@@ -54,16 +61,6 @@ impl Tier for Avx512Bf16 {
     #[inline(always)]
     fn sum<A: Lhs>(self, a: &[A]) -> i32 {
         self.0.sum(a)
-    }
-
-    #[inline(always)]
-    fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
-        self.0.f32_to_f16(x, out);
-    }
-
-    #[inline(always)]
-    fn f16_to_f32(self, x: &[u16], out: &mut [f32]) {
-        self.0.f16_to_f32(x, out);
     }
 
     #[inline(always)]

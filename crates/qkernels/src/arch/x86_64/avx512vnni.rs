@@ -9,6 +9,7 @@ mod tile;
 
 use core::arch::x86_64::*;
 
+use super::avx512::Elementwise;
 use super::{has_features, zmm};
 use crate::Lhs;
 use crate::arch::tile::kernel;
@@ -25,6 +26,7 @@ impl Tier for Avx512Vnni {
     type F16Sums = F16Sums;
     type Bf16 = Bf16;
     type Bf16Hardware = Bf16;
+    type Elementwise = Elementwise;
 
     fn detect() -> Option<Self> {
         has_features!(
@@ -38,6 +40,12 @@ impl Tier for Avx512Vnni {
             "avx512vnni"
         )
         .then_some(Avx512Vnni(()))
+    }
+
+    #[inline(always)]
+    fn elementwise(self) -> Elementwise {
+        // SAFETY: `self` proves a superset of the instructions.
+        unsafe { Elementwise::new() }
     }
 
     #[inline]
@@ -62,18 +70,6 @@ impl Tier for Avx512Vnni {
     fn sum<A: Lhs>(self, a: &[A]) -> i32 {
         // SAFETY: `self` proves the instructions.
         unsafe { sum(bytemuck::cast_slice(a), A::DTYPE.is_signed()) }
-    }
-
-    #[inline(always)]
-    fn f32_to_f16(self, x: &[f32], out: &mut [u16]) {
-        // SAFETY: `self` proves the instructions.
-        unsafe { f32_to_f16(x, out) }
-    }
-
-    #[inline(always)]
-    fn f16_to_f32(self, x: &[u16], out: &mut [f32]) {
-        // SAFETY: `self` proves the instructions.
-        unsafe { f16_to_f32(x, out) }
     }
 
     #[inline(always)]
@@ -178,39 +174,6 @@ fn sum(a: &[u8], signed: bool) -> i32 {
         });
     }
     _mm512_reduce_add_epi32(_mm512_add_epi32(acc[0], acc[1]))
-}
-
-/// Rounds to f16, 16 at a time (`vcvtps2ph`, which keeps subnormals whatever the mode).
-#[target_feature(enable = "avx512f")]
-fn f32_to_f16(x: &[f32], out: &mut [u16]) {
-    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    let n = x.len().min(out.len());
-    let (xs, x_rest) = x[..n].as_chunks::<16>();
-    let (outs, out_rest) = out[..n].as_chunks_mut::<16>();
-    for (x, out) in xs.iter().zip(outs) {
-        // SAFETY: arrays of 16 elements.
-        unsafe {
-            let half = _mm512_cvtps_ph::<NEAREST>(_mm512_loadu_ps(x.as_ptr()));
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
-        }
-    }
-    crate::portable::f32_to_f16(x_rest, out_rest);
-}
-
-/// Widens f16, 16 at a time (`vcvtph2ps`).
-#[target_feature(enable = "avx512f")]
-fn f16_to_f32(x: &[u16], out: &mut [f32]) {
-    let n = x.len().min(out.len());
-    let (xs, x_rest) = x[..n].as_chunks::<16>();
-    let (outs, out_rest) = out[..n].as_chunks_mut::<16>();
-    for (x, out) in xs.iter().zip(outs) {
-        // SAFETY: arrays of 16 elements.
-        unsafe {
-            let half = _mm256_loadu_si256(x.as_ptr().cast());
-            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(half));
-        }
-    }
-    crate::portable::f16_to_f32(x_rest, out_rest);
 }
 
 /// `vpdpbusd` on 16 independent sums.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "avx2")]
 pub(crate) mod avx2;
+pub(crate) mod avx512;
 #[cfg(feature = "avx512")]
 pub(crate) mod avx512bf16;
 #[cfg(feature = "avx512")]
