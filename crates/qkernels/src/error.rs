@@ -186,6 +186,16 @@ pub enum KernelError {
     StoredFor {
         /// The kernel's name as stored.
         kernel: String,
+    /// Histogram bins of a width or number that cannot be.
+        "{bins} bins of width 2^{exponent} are not allowed: the exponent must be -149 to 127, and \
+         a side may have at most {max_bins} bins"
+    Bins {
+        /// Exponent of the width as given.
+        exponent: i32,
+        /// Bins of the longer side as given.
+        bins: usize,
+        /// Most bins of a side.
+        max_bins: usize,
     },
     /// Weights that were packed for another kernel.
     #[error("the weights are packed for kernel {packed}, but kernel {asked} is to run")]

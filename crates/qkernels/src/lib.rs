@@ -7,6 +7,8 @@
 //! | [`dot()`] | one such sum |
 //! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
 //! | [`min_max`], [`abs_max`] | the finite range of a tensor, and what is not finite |
+//! | [`histogram()`] | counts of values in bins of equal width |
+//! | [`row_sums`], [`col_sums`] | sums of the rows and columns of a byte matrix |
 //! | [`convert`] | f16 and bf16 to f32 and back |
 //! | [`limit`] | what the machine can do at best, to measure kernels against |
 //!
@@ -35,6 +37,7 @@ mod elementwise;
 mod epilogue;
 mod error;
 mod gemm;
+mod histogram;
 mod isa;
 mod kernel;
 pub mod limit;
@@ -50,6 +53,7 @@ mod select;
 mod source;
 mod store;
 mod stored;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -63,6 +67,8 @@ pub use dynamic::{Dynamic, dynamic_params, gemm_dynamic};
 pub use epilogue::{Epilogue, OutMut, OutParams, Residual, Scale};
 pub use error::KernelError;
 pub use gemm::gemm;
+pub use gemm::{Lhs, gemm};
+pub use histogram::{HistogramMut, Unbinned, histogram};
 pub use isa::Isa;
 pub use operand::{Arithmetic, Lhs, Operand};
 pub use pack::{Layout, PackedB, PackedRef};
@@ -70,6 +76,7 @@ pub use parallel::{ParallelFor, Threads};
 pub use quantize::{dequantize, quantize};
 pub use reduce::{AbsMax, MinMax, abs_max, min_max};
 pub use requantize::requantize;
+pub use sums::{col_sums, row_sums};
 pub use view::{MatMut, MatRef};
 pub use wide::gemm_i64;
 pub use workspace::Workspace;

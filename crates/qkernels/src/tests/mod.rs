@@ -8,3 +8,4 @@ mod gemm;
 mod gemm_limits;
 mod products;
 mod quotient;
+mod reductions;
