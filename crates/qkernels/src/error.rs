@@ -186,9 +186,12 @@ pub enum KernelError {
     StoredFor {
         /// The kernel's name as stored.
         kernel: String,
+    },
     /// Histogram bins of a width or number that cannot be.
+    #[error(
         "{bins} bins of width 2^{exponent} are not allowed: the exponent must be -149 to 127, and \
          a side may have at most {max_bins} bins"
+    )]
     Bins {
         /// Exponent of the width as given.
         exponent: i32,

@@ -67,7 +67,6 @@ pub use dynamic::{Dynamic, dynamic_params, gemm_dynamic};
 pub use epilogue::{Epilogue, OutMut, OutParams, Residual, Scale};
 pub use error::KernelError;
 pub use gemm::gemm;
-pub use gemm::{Lhs, gemm};
 pub use histogram::{HistogramMut, Unbinned, histogram};
 pub use isa::Isa;
 pub use operand::{Arithmetic, Lhs, Operand};

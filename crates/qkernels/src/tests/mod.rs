@@ -6,6 +6,10 @@ mod exhaustive;
 mod fakes;
 mod gemm;
 mod gemm_limits;
+#[cfg(unix)]
+mod guard;
+#[cfg(unix)]
+mod guarded;
 mod products;
 mod quotient;
 mod reductions;

@@ -1,0 +1,193 @@
+//! Elementwise operations and reductions on slices that touch forbidden pages.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use half::{bf16, f16};
+use qformat::{Element, QParams, QuantElement, Scheme};
+
+use super::data::Rng;
+use super::elementwise::floats;
+use super::guard::{Edge, Guarded};
+use crate::elementwise::STREAM_FROM;
+use crate::{
+    HistogramMut, Isa, Lhs, MatRef, abs_max, col_sums, convert, dequantize, dot, histogram,
+    min_max, quantize, requantize, row_sums,
+};
+
+fn each_case(mut f: impl FnMut(Isa, usize, Edge)) {
+    for isa in Isa::available() {
+        // All tails of a block, and lengths from which blocks are aligned.
+        for n in (0..140).chain([255, 256, 257, 511, 512, 513, 519, 1000]) {
+            f(isa, n, Edge::Start);
+            f(isa, n, Edge::End);
+        }
+    }
+}
+
+fn check_quantized<T: QuantElement + bytemuck::Pod>() {
+    for scale in [0.3, 1.0 + f32::EPSILON, 1e-38] {
+        let p = QParams::new(
+            scale,
+            T::DTYPE.int_range().unwrap().1 / 2,
+            T::DTYPE,
+            Scheme::Affine,
+        )
+        .unwrap();
+        each_case(|isa, n, edge| {
+            let x = Guarded::copy_of(&floats(n as u64, n), edge);
+            let mut q = Guarded::<T>::zeros(n, edge);
+            quantize(isa, &x, &p, &mut q).unwrap();
+            let mut y = Guarded::<f32>::zeros(n, edge);
+            dequantize(isa, &q, &p, &mut y).unwrap();
+            for ((&x, &q), &y) in x.iter().zip(&*q).zip(&*y) {
+                assert_eq!(q.to_i32(), p.quantize(x), "{isa} {n} {edge:?} {x}");
+                assert_eq!(y, p.dequantize(q.to_i32()), "{isa} {n} {edge:?} {q:?}");
+            }
+            let acc: Vec<i32> = x.iter().map(|v| v.to_bits() as i32).collect();
+            let acc = Guarded::copy_of(&acc, edge);
+            for m in [1e-7, 2.0] {
+                requantize(isa, &acc, m, &p, &mut q).unwrap();
+                for (&acc, &q) in acc.iter().zip(&*q) {
+                    let expected = qformat::requantize(acc, m, p.zero_point(), p.range());
+                    assert_eq!(q.to_i32(), expected, "{isa} {n} {edge:?} {acc}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn quantized_operations_stay_inside_their_slices() {
+    check_quantized::<i8>();
+    check_quantized::<u8>();
+    check_quantized::<i16>();
+    check_quantized::<u16>();
+    check_quantized::<i32>();
+}
+
+#[test]
+fn conversions_stay_inside_their_slices() {
+    each_case(|isa, n, edge| {
+        let x = Guarded::copy_of(&floats(n as u64, n), edge);
+        let mut h = Guarded::<f16>::zeros(n, edge);
+        let mut b = Guarded::<bf16>::zeros(n, edge);
+        let mut y = Guarded::<f32>::zeros(n, edge);
+        convert::f32_to_f16(isa, &x, &mut h).unwrap();
+        convert::f16_to_f32(isa, &h, &mut y).unwrap();
+        for (&x, &y) in x.iter().zip(&*y) {
+            let expected = f16::from_f32_const(x).to_f32_const();
+            assert_eq!(y.to_bits(), expected.to_bits(), "{isa} {n} {edge:?} {x}");
+        }
+        convert::f32_to_bf16(isa, &x, &mut b).unwrap();
+        convert::bf16_to_f32(isa, &b, &mut y).unwrap();
+        for (&x, &y) in x.iter().zip(&*y) {
+            let expected = bf16::from_f32(x).to_f32();
+            assert_eq!(y.to_bits(), expected.to_bits(), "{isa} {n} {edge:?} {x}");
+        }
+    });
+}
+
+#[test]
+fn reductions_stay_inside_their_slices() {
+    each_case(|isa, n, edge| {
+        let x: Vec<f32> = (0..n).map(|i| (i * 7 % 97) as f32 - 5.0).collect();
+        let x = Guarded::copy_of(&x, edge);
+        let max = x.iter().copied().reduce(f32::max);
+        assert_eq!(min_max(isa, &x).max, max, "{isa} {n} {edge:?}");
+        assert_eq!(
+            abs_max(isa, &x).max,
+            max.map(|m| m.max(5.0)),
+            "{isa} {n} {edge:?}"
+        );
+        let mut positive = Guarded::<u64>::zeros(100, edge);
+        let mut negative = Guarded::<u64>::zeros(10, edge);
+        let into = HistogramMut {
+            exponent: 0,
+            positive: &mut positive,
+            negative: &mut negative,
+        };
+        let rest = histogram(isa, &x, into, &mut Vec::new()).unwrap();
+        let counted = positive.iter().chain(&*negative).sum::<u64>();
+        assert_eq!(counted + rest.zeros, n as u64, "{isa} {n} {edge:?}");
+    });
+}
+
+fn check_bytes<A: Lhs>(from_byte: fn(u8) -> A) {
+    each_case(|isa, n, edge| {
+        let bytes = Rng(n as u64).bytes(n);
+        let a: Vec<A> = bytes.iter().map(|&b| from_byte(b)).collect();
+        let a = Guarded::copy_of(&a, edge);
+        let b: Vec<i8> = bytes.iter().map(|&b| b as i8).collect();
+        let b = Guarded::copy_of(&b, edge);
+        let sum: i32 = a.iter().map(|a| a.to_i32()).sum();
+        let products = a.iter().zip(&*b).map(|(a, &b)| a.to_i32() * i32::from(b));
+        assert_eq!(dot(isa, &a, &b), Ok(products.sum()), "{isa} {n} {edge:?}");
+        let mut out = Guarded::<i32>::zeros(1, edge);
+        row_sums(isa, MatRef::new(&a, 1, n).unwrap(), &mut out).unwrap();
+        assert_eq!(out[0], sum, "{isa} {n} {edge:?}");
+        col_sums(isa, MatRef::new(&a, n, 1).unwrap(), &mut out).unwrap();
+        assert_eq!(out[0], sum, "{isa} {n} {edge:?}");
+        let mut out = Guarded::<i32>::zeros(n, edge);
+        col_sums(isa, MatRef::new(&a, 1, n).unwrap(), &mut out).unwrap();
+        assert!(
+            out.iter().zip(&*a).all(|(&o, a)| o == a.to_i32()),
+            "{isa} {n} {edge:?}"
+        );
+    });
+}
+
+#[test]
+fn byte_sums_stay_inside_their_slices() {
+    check_bytes::<u8>(|b| b);
+    check_bytes::<i8>(|b| b as i8);
+}
+
+/// Outputs so long that they go past the caches.
+#[test]
+fn long_outputs_are_whole() {
+    let n = STREAM_FROM / 4 + 1019;
+    let q: Vec<u8> = (0..n).map(|i| (i * 7 >> 3) as u8).collect();
+    let p = QParams::new(0.3, 77, u8::DTYPE, Scheme::Affine).unwrap();
+    let mut expected = vec![0f32; n];
+    dequantize(Isa::SCALAR, &q, &p, &mut expected).unwrap();
+    for edge in [Edge::Start, Edge::End] {
+        for isa in Isa::available() {
+            let mut y = Guarded::<f32>::zeros(n, edge);
+            dequantize(isa, &q, &p, &mut y).unwrap();
+            assert!(*y == *expected, "{isa} {edge:?}");
+        }
+    }
+    let x: Vec<f32> = (0..4 * n).map(|i| i as f32 * 1e-5 - 99.0).collect();
+    let p = QParams::new(0.7, -3, i8::DTYPE, Scheme::Affine).unwrap();
+    let mut expected = vec![0i8; x.len()];
+    quantize(Isa::SCALAR, &x, &p, &mut expected).unwrap();
+    for isa in Isa::available() {
+        let mut q = Guarded::<i8>::zeros(x.len(), Edge::End);
+        quantize(isa, &x, &p, &mut q).unwrap();
+        assert!(*q == *expected, "{isa}");
+    }
+}
+
+/// The guard guards: in another process, because what is to be seen is its death.
+#[test]
+fn a_step_beyond_the_end_is_fatal() {
+    const CHILD: &str = "QUAVER_TEST_TOUCH_THE_GUARD";
+    if std::env::var_os(CHILD).is_some() {
+        let x = Guarded::<u8>::zeros(100, Edge::End);
+        // SAFETY: none: this is the crash that the test asks for.
+        let beyond = unsafe { x.as_ptr().add(100).read_volatile() };
+        panic!("read {beyond} beyond the end");
+    }
+    let name = "tests::guarded::a_step_beyond_the_end_is_fatal";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--test-threads", "1"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    use std::os::unix::process::ExitStatusExt;
+    assert!(matches!(
+        child.status.signal(),
+        Some(libc::SIGSEGV | libc::SIGBUS)
+    ));
+}
