@@ -22,7 +22,13 @@ use crate::{Isa, KernelError, Lhs, MatRef};
 pub fn row_sums<A: Lhs>(isa: Isa, m: MatRef<'_, A>, out: &mut [i32]) -> Result<(), KernelError> {
     check_len("out", out.len(), m.rows())?;
     check_terms::<A>(m.cols())?;
-    isa.enter(Rows { m, out });
+    // A row of a transposed view is a column in memory.
+    if m.is_row_major() {
+        isa.enter(Rows { m, out });
+    } else {
+        let m = m.transposed();
+        isa.enter(Columns { m, out });
+    }
     Ok(())
 }
 
@@ -44,7 +50,12 @@ pub fn row_sums<A: Lhs>(isa: Isa, m: MatRef<'_, A>, out: &mut [i32]) -> Result<(
 pub fn col_sums<A: Lhs>(isa: Isa, m: MatRef<'_, A>, out: &mut [i32]) -> Result<(), KernelError> {
     check_len("out", out.len(), m.cols())?;
     check_terms::<A>(m.rows())?;
-    isa.enter(Columns { m, out });
+    if m.is_row_major() {
+        isa.enter(Columns { m, out });
+    } else {
+        let m = m.transposed();
+        isa.enter(Rows { m, out });
+    }
     Ok(())
 }
 

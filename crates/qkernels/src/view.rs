@@ -151,6 +151,13 @@ impl<'a, T> MatRef<'a, T> {
         self.col_stride
     }
 
+    /// Whether [`row`](Self::row) has the elements of a row: they are neighbours, or there is at most
+    /// one.
+    #[inline]
+    pub(crate) const fn is_row_major(&self) -> bool {
+        self.col_stride == 1 || self.cols <= 1
+    }
+
     /// Element `(i, j)`, or `None` outside the matrix.
     #[must_use]
     #[inline]
@@ -172,7 +179,7 @@ impl<'a, T> MatRef<'a, T> {
         if self.cols == 0 {
             return Some(&[]);
         }
-        if self.col_stride != 1 && self.cols > 1 {
+        if !self.is_row_major() {
             return None;
         }
         let start = i * self.row_stride;

@@ -147,7 +147,7 @@ fn byte_sums_stay_inside_their_slices() {
 #[test]
 fn long_outputs_are_whole() {
     let n = STREAM_FROM / 4 + 1019;
-    let q: Vec<u8> = (0..n).map(|i| (i * 7 >> 3) as u8).collect();
+    let q: Vec<u8> = (0..n).map(|i| ((i * 7) >> 3) as u8).collect();
     let p = QParams::new(0.3, 77, u8::DTYPE, Scheme::Affine).unwrap();
     let mut expected = vec![0f32; n];
     dequantize(Isa::SCALAR, &q, &p, &mut expected).unwrap();

@@ -232,3 +232,19 @@ proptest! {
         }
     }
 }
+
+/// A transposed view has the sums of the other direction.
+#[test]
+fn sums_of_a_transposed_view() {
+    let data: Vec<u8> = (0..60).collect();
+    for isa in Isa::available() {
+        let m = MatRef::with_stride(&data, 4, 11, 15).unwrap();
+        let (mut rows, mut cols) = ([0; 4], [0; 11]);
+        crate::row_sums(isa, m, &mut rows).unwrap();
+        crate::col_sums(isa, m, &mut cols).unwrap();
+        let (mut turned_rows, mut turned_cols) = ([0; 11], [0; 4]);
+        crate::row_sums(isa, m.transposed(), &mut turned_rows).unwrap();
+        crate::col_sums(isa, m.transposed(), &mut turned_cols).unwrap();
+        assert_eq!((turned_rows, turned_cols), (cols, rows));
+    }
+}
