@@ -5,6 +5,7 @@
 
 use qformat::QuantElement;
 
+use crate::Lhs;
 use crate::portable;
 use crate::quantize::{Divisor, Target};
 
@@ -12,6 +13,18 @@ use crate::quantize::{Divisor, Target};
 /// instructions overrides it where the compiler does not find them by itself. The results are the
 /// same bits. Slices of one call have equal lengths; element types have 8 or 16 bits.
 pub(crate) trait Elementwise: Copy {
+    /// `Σ a[i] · b[i]` modulo 2^32.
+    #[inline(always)]
+    fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
+        portable::dot(a, b)
+    }
+
+    /// `Σ a[i]` modulo 2^32.
+    #[inline(always)]
+    fn sum<A: Lhs>(self, a: &[A]) -> i32 {
+        a.iter().fold(0i32, |sum, &a| sum.wrapping_add(a.to_i32()))
+    }
+
     /// `out = saturate(rne(x / S) + Z)`.
     #[inline(always)]
     fn quantize<E: QuantElement>(self, x: &[f32], by: &Divisor, to: &Target, out: &mut [E]) {

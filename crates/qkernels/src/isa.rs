@@ -57,19 +57,20 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;
 
-    // What follows has a plain form that every tier can run; a tier overrides it where it has an
-    // instruction that the compiler does not find by itself. All run inside the door.
+    // What follows is that of the elementwise operations, or plain; a tier overrides it where it
+    // has a better instruction. All run inside the door.
 
     /// `Σ a[i] · b[i]` modulo 2^32, over the shorter length.
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
-        portable::dot(a, b)
+        let n = a.len().min(b.len());
+        self.elementwise().dot(&a[..n], &b[..n])
     }
 
     /// `Σ a[i]` modulo 2^32.
     #[inline(always)]
     fn sum<A: Lhs>(self, a: &[A]) -> i32 {
-        a.iter().fold(0i32, |sum, &a| sum.wrapping_add(a.to_i32()))
+        self.elementwise().sum(a)
     }
 
     /// Repeats the multiply-accumulate of the integer kernel on registers only; gives the number
@@ -135,6 +136,12 @@ tiers! {
     #[cfg(all(target_arch = "x86_64", feature = "avx2"))]
     Avx2(crate::arch::x86_64::avx2::Avx2) = "avx2",
         "it needs an x86-64 processor with avx2, fma and f16c, and the feature `avx2`";
+    #[cfg(all(target_arch = "x86_64", feature = "avxvnni"))]
+    AvxVnni(crate::arch::x86_64::avxvnni::AvxVnni) = "avx_vnni",
+        "it needs an x86-64 processor with avx_vnni, avx2, fma and f16c, and the feature `avxvnni`";
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    Avx512Bw(crate::arch::x86_64::avx512bw::Avx512Bw) = "avx512bw",
+        "it needs an x86-64 processor with avx512 f, bw, dq and vl, and the feature `avx512`";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     Avx512Vnni(crate::arch::x86_64::avx512vnni::Avx512Vnni) = "avx512_vnni",
         "it needs an x86-64 processor with avx512 f, bw, dq, vl and vnni, and the feature `avx512`";

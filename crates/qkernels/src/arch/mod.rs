@@ -2,7 +2,13 @@
 
 pub(crate) mod plain;
 pub(crate) mod scalar;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(
+    target_arch = "x86_64",
+    any(feature = "avx2", feature = "avxvnni", feature = "avx512")
+))]
 pub(crate) mod tile;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(
+    target_arch = "x86_64",
+    any(feature = "avx2", feature = "avxvnni", feature = "avx512")
+))]
 pub(crate) mod x86_64;

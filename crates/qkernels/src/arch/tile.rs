@@ -30,60 +30,127 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     unsafe fn store(p: *mut Self::Acc, sums: Self::Sums);
     /// Adds one value to all of them.
     unsafe fn add(sums: Self::Sums, v: Self::Acc) -> Self::Sums;
+    /// Adds sums of integers, lane by lane.
+    #[inline(always)]
+    unsafe fn join(sums: Self::Sums, _more: Self::Sums) -> Self::Sums {
+        sums
+    }
     /// Loads a group of A.
     unsafe fn a(p: *const Self::Lhs) -> Self::A;
+    /// A group of a signed A that was loaded as it is, shifted as the instruction reads it.
+    #[inline(always)]
+    unsafe fn shifted(a: Self::A) -> Self::A {
+        a
+    }
     /// Loads a group of B.
     unsafe fn b(p: *const Self::Rhs) -> Self::B;
     /// `sums + A · B`.
     unsafe fn step(sums: Self::Sums, a: Self::A, b: Self::B) -> Self::Sums;
 }
 
-/// A tile of `R` rows by `V` vectors.
+/// Sums that must be under way at once, or each would wait for the instruction before: latency times
+/// throughput, 4 · 2.
+const UNDER_WAY: usize = 8;
+
+/// The most chains of sums that a tile has in K.
+const CHAINS: usize = 4;
+
+/// Chains in K of a tile of so many sums. Sums of floats have one: their order is in the contract.
+const fn chains<I: Lanes>(sums: usize) -> usize {
+    if !I::Acc::INTEGER || sums >= UNDER_WAY {
+        1
+    } else if 2 * sums >= UNDER_WAY {
+        2
+    } else {
+        CHAINS
+    }
+}
+
+/// A tile of `R` rows by `V` vectors; `X`: A is shifted when it is read.
 ///
 /// # Safety
 ///
 /// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `LANES · V` columns.
 #[inline(always)]
-pub(crate) unsafe fn tile<I: Lanes, const R: usize, const V: usize>(
+pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usize>(
     t: RawTile<I::Lhs, I::Rhs, I::Acc>,
 ) {
+    let chains = const { chains::<I>(R * V) };
+    let zeros = [I::Acc::default(); MAX_LANES];
+    const { assert!(I::LANES <= MAX_LANES) };
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
     // `v < V`, groups `g < groups`. Loads and stores take any address.
     unsafe {
-        let mut acc: [[I::Sums; V]; R] = core::array::from_fn(|r| {
-            core::array::from_fn(|v| {
+        let mut acc = [[[I::load(zeros.as_ptr()); V]; R]; CHAINS];
+        for (r, acc) in acc[0].iter_mut().enumerate() {
+            for (v, acc) in acc.iter_mut().enumerate() {
                 let start = I::load(t.init.add(r * t.init_stride + I::LANES * v));
-                I::add(start, *t.init_rows.add(r))
-            })
-        });
-        let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.groups {
-            let bv: [I::B; V] = core::array::from_fn(|v| I::b(b.add(I::LANES * I::KG * v)));
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let av = I::a(a.add(r * t.a_stride));
-                for (acc, bv) in acc.iter_mut().zip(bv) {
-                    *acc = I::step(*acc, av, bv);
-                }
+                *acc = I::add(start, *t.init_rows.add(r));
             }
+        }
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.groups / chains {
+            for acc in &mut acc[..chains] {
+                step::<I, X, R, V>(acc, a, t.a_stride, b);
+                a = a.add(I::KG);
+                b = b.add(I::LANES * I::KG * V);
+            }
+        }
+        for _ in 0..t.groups % chains {
+            step::<I, X, R, V>(&mut acc[0], a, t.a_stride, b);
             a = a.add(I::KG);
             b = b.add(I::LANES * I::KG * V);
         }
-        for (r, acc) in acc.iter().enumerate() {
-            for (v, acc) in acc.iter().enumerate() {
-                I::store(t.c.add(r * t.c_stride + I::LANES * v), *acc);
+        for r in 0..R {
+            for v in 0..V {
+                let mut sums = acc[0][r][v];
+                for more in &acc[1..chains] {
+                    sums = I::join(sums, more[r][v]);
+                }
+                I::store(t.c.add(r * t.c_stride + I::LANES * v), sums);
             }
         }
     }
 }
 
-/// Defines a microkernel from [`Lanes`]: the token that proves its instructions, the list of
-/// features that its tiles are compiled with, and how many rows and vectors a tile has.
+/// The most sums that a vector of any instruction set has.
+const MAX_LANES: usize = 16;
+
+/// One group of a whole tile.
+///
+/// # Safety
+///
+/// As [`tile`], for one group.
+#[inline(always)]
+unsafe fn step<I: Lanes, const X: bool, const R: usize, const V: usize>(
+    acc: &mut [[I::Sums; V]; R],
+    a: *const I::Lhs,
+    a_stride: usize,
+    b: *const I::Rhs,
+) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let bv: [I::B; V] = core::array::from_fn(|v| I::b(b.add(I::LANES * I::KG * v)));
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let mut av = I::a(a.add(r * a_stride));
+            if X {
+                av = I::shifted(av);
+            }
+            for (acc, bv) in acc.iter_mut().zip(bv) {
+                *acc = I::step(*acc, av, bv);
+            }
+        }
+    }
+}
+
+/// Defines a microkernel from [`Lanes`]: the tier (or the kind of tiers) that proves its
+/// instructions, the name of its packed layout, the features that its tiles are compiled with, what
+/// is added to a signed A, and the rows of the highest tile for each number of vectors.
 macro_rules! kernel {
     (
         $(#[$doc:meta])*
-        $name:ident($($token:ty),+) = $id:literal, $lanes:ty, $features:literal,
-        rows $rows:literal [$($r:literal)*], vectors [$($v:literal)*]
-        $(, shift $shift:literal)?
+        $name:ident $(($token:ty))? $(for $has:ident)? = $id:literal, $lanes:ty, $features:literal,
+        shift $shift:literal, rows [$($rows:tt),*]
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
@@ -93,69 +160,103 @@ macro_rules! kernel {
             fn from(_: $token) -> Self {
                 $name(())
             }
-        })+
+        })?
 
-        impl crate::kernel::Microkernel for $name {
-            const ID: &'static str = $id;
-            const KG: usize = <$lanes as crate::arch::tile::Lanes>::KG;
-            const UNIT: usize = <$lanes as crate::arch::tile::Lanes>::LANES;
-            const NR: usize = Self::UNIT * [$($v),*].len();
-            const ROWS: &'static [usize] = &[$({ let _ = $v; $rows }),*];
-            const SIGNED_LHS_SHIFT: i32 = 0 $(+ $shift)?;
-            const SHIFTS: bool = false;
-            type Acc = <$lanes as crate::arch::tile::Lanes>::Acc;
-            type Lhs = <$lanes as crate::arch::tile::Lanes>::Lhs;
-            type Rhs = <$lanes as crate::arch::tile::Lanes>::Rhs;
+        $(impl<T: $has> From<T> for $name {
+            fn from(_: T) -> Self {
+                $name(())
+            }
+        })?
 
-            #[inline(always)]
-            fn lhs<A: crate::Operand>(a: A) -> Self::Lhs {
-                <$lanes as crate::arch::tile::Convert>::lhs(a)
+        const _: () = {
+            use $crate::arch::tile::{Convert, Lanes, table, tile};
+            use $crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut};
+
+            type Raw = RawTile<
+                <$lanes as Lanes>::Lhs,
+                <$lanes as Lanes>::Rhs,
+                <$lanes as Lanes>::Acc,
+            >;
+
+            #[target_feature(enable = $features)]
+            unsafe fn plain<const R: usize, const V: usize>(t: Raw) {
+                // SAFETY: as promised by the caller.
+                unsafe { tile::<$lanes, false, R, V>(t) }
             }
 
-            #[inline(always)]
-            fn rhs<B: crate::Operand>(b: B) -> Self::Rhs {
-                <$lanes as crate::arch::tile::Convert>::rhs(b)
+            #[target_feature(enable = $features)]
+            unsafe fn shifting<const R: usize, const V: usize>(t: Raw) {
+                // SAFETY: as promised by the caller.
+                unsafe { tile::<$lanes, { $shift != 0 }, R, V>(t) }
             }
 
-            #[inline]
-            fn accumulate(
-                self,
-                a: crate::kernel::LhsTile<'_, Self::Lhs>,
-                b: crate::kernel::RhsPanel<'_, Self::Rhs>,
-                init: Option<crate::kernel::Init<'_, Self::Acc>>,
-                out: &mut crate::kernel::TileMut<'_, Self::Acc>,
-            ) {
-                type Raw = crate::kernel::RawTile<
-                    <$name as crate::kernel::Microkernel>::Lhs,
-                    <$name as crate::kernel::Microkernel>::Rhs,
-                    <$name as crate::kernel::Microkernel>::Acc,
-                >;
-                #[target_feature(enable = $features)]
-                unsafe fn entry<const R: usize, const V: usize>(t: Raw) {
-                    // SAFETY: as promised by the caller.
-                    unsafe { crate::arch::tile::tile::<$lanes, R, V>(t) }
+            /// Tiles by vectors, then by rows.
+            static PLAIN: &[&[unsafe fn(Raw)]] = table!(plain, [$($rows),*]);
+            static SHIFTING: &[&[unsafe fn(Raw)]] = table!(shifting, [$($rows),*]);
+
+            impl Microkernel for $name {
+                const ID: &'static str = $id;
+                const KG: usize = <$lanes as Lanes>::KG;
+                const UNIT: usize = <$lanes as Lanes>::LANES;
+                const NR: usize = Self::UNIT * Self::ROWS.len();
+                const ROWS: &'static [usize] = &[$($rows),*];
+                const SIGNED_LHS_SHIFT: i32 = $shift;
+                const SHIFTS: bool = $shift != 0;
+                type Acc = <$lanes as Lanes>::Acc;
+                type Lhs = <$lanes as Lanes>::Lhs;
+                type Rhs = <$lanes as Lanes>::Rhs;
+
+                #[inline(always)]
+                fn lhs<A: $crate::Operand>(a: A) -> Self::Lhs {
+                    <$lanes as Convert>::lhs(a)
                 }
-                crate::arch::tile::table!(entry, Raw, $rows [$($r)*], [$($v)*]);
-                let raw = crate::kernel::check_tile::<Self>(&a, &b, init, out);
-                let tile = TILES[b.width() / Self::UNIT - 1][a.rows() - 1];
-                // SAFETY: the token that `self` was made from proves the instructions, and
-                // `check_tile` keeps the promises of `raw` for the rows and the width by which the
-                // table is indexed.
-                unsafe { tile(raw) }
+
+                #[inline(always)]
+                fn rhs<B: $crate::Operand>(b: B) -> Self::Rhs {
+                    <$lanes as Convert>::rhs(b)
+                }
+
+                #[inline]
+                fn accumulate(
+                    self,
+                    a: LhsTile<'_, Self::Lhs>,
+                    b: RhsPanel<'_, Self::Rhs>,
+                    init: Option<Init<'_, Self::Acc>>,
+                    out: &mut TileMut<'_, Self::Acc>,
+                ) {
+                    let raw = $crate::kernel::check_tile::<Self>(&a, &b, init, out);
+                    let tiles = if a.shift() { SHIFTING } else { PLAIN };
+                    let tile = tiles[b.width() / Self::UNIT - 1][a.rows() - 1];
+                    // SAFETY: the token that `self` was made from proves the instructions, and
+                    // `check_tile` keeps the promises of `raw` for the rows and the width by which
+                    // the table is indexed.
+                    unsafe { tile(raw) }
+                }
             }
-        }
+        };
     };
 }
 pub(crate) use kernel;
 
 /// The functions of a kernel's tiles, by vectors and rows.
 macro_rules! table {
-    ($entry:ident, $raw:ty, $rows:literal $r:tt, [$($v:literal)*]) => {
-        static TILES: &[[unsafe fn($raw); $rows]] = &[
-            $(crate::arch::tile::table!(@row $entry, $v, $r)),*
-        ];
+    ($entry:ident, [$a:tt, $b:tt]) => {
+        &[table!(@rows $entry, 1, $a), table!(@rows $entry, 2, $b)]
     };
-    (@row $entry:ident, $v:literal, [$($r:literal)*]) => { [$($entry::<$r, $v>),*] };
+    ($entry:ident, [$a:tt, $b:tt, $c:tt, $d:tt]) => {
+        &[
+            table!(@rows $entry, 1, $a),
+            table!(@rows $entry, 2, $b),
+            table!(@rows $entry, 3, $c),
+            table!(@rows $entry, 4, $d),
+        ]
+    };
+    (@rows $entry:ident, $v:literal, 6) => { table!(@list $entry, $v, 1 2 3 4 5 6) };
+    (@rows $entry:ident, $v:literal, 8) => { table!(@list $entry, $v, 1 2 3 4 5 6 7 8) };
+    (@rows $entry:ident, $v:literal, 12) => {
+        table!(@list $entry, $v, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@list $entry:ident, $v:literal, $($r:literal)*) => { &[$($entry::<$r, $v>),*] };
 }
 pub(crate) use table;
 

@@ -532,6 +532,16 @@ proptest! {
         }
     }
 
+    /// What AVX-VNNI shares with the 256-bit form of AVX-512 VNNI, proven where only that one runs.
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    #[test]
+    fn the_256_bit_form_equals_scalar_code(case in any_case()) {
+        match crate::arch::x86_64::avx512vl::Avx512Vl::detect() {
+            Some(tier) => check_bytes(&Faked(tier), case),
+            None => std::println!("the 256-bit form of AVX-512 VNNI: NOT TESTED"),
+        }
+    }
+
     #[test]
     fn odd_tiles_equal_scalar_code(case in any_case()) {
         check_bytes(&Faked(Fake::<3, 5, 1, 2>), case);

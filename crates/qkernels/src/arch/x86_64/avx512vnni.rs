@@ -9,54 +9,15 @@ mod tile;
 
 use core::arch::x86_64::*;
 
-use super::avx512::Elementwise;
-use super::{has_features, zmm};
+use super::{tier, zmm};
 use crate::Lhs;
-use crate::arch::tile::kernel;
-use crate::isa::{Task, Tier};
 
-/// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512Vnni(());
-
-impl Tier for Avx512Vnni {
-    type Int8 = Avx512Vnni;
-    type Int16 = Int16;
-    type F16 = F16;
-    type F16Sums = F16Sums;
-    type Bf16 = Bf16;
-    type Bf16Hardware = Bf16;
-    type Elementwise = Elementwise;
-
-    fn detect() -> Option<Self> {
-        has_features!(
-            "avx2",
-            "fma",
-            "f16c",
-            "avx512f",
-            "avx512bw",
-            "avx512dq",
-            "avx512vl",
-            "avx512vnni"
-        )
-        .then_some(Avx512Vnni(()))
-    }
-
-    #[inline(always)]
-    fn elementwise(self) -> Elementwise {
-        // SAFETY: `self` proves a superset of the instructions.
-        unsafe { Elementwise::new() }
-    }
-
-    #[inline]
-    fn enter<K: Task>(self, task: K) -> K::Output {
-        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn door<K: Task>(tier: Avx512Vnni, task: K) -> K::Output {
-            task.run(tier)
-        }
-        // SAFETY: `self` is only made by `detect`, which saw all of these features.
-        unsafe { door(self, task) }
-    }
+tier! {
+    /// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
+    Avx512Vnni, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+    ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"],
+    has [Bits256, Bits512, Vnni512],
+    Avx512Vnni, zmm::WordsVnni, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
@@ -77,27 +38,6 @@ impl Tier for Avx512Vnni {
         // SAFETY: `self` proves the instructions.
         unsafe { int8_limit(iterations) }
     }
-}
-
-kernel! {
-    /// i16.
-    Int16(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512_vnni/i16/2x16", zmm::Int16Vnni, "avx512f,avx512bw,avx512vl,avx512vnni",
-    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
-}
-kernel! {
-    /// f16, summed in f32.
-    F16(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512/f16/1x16", zmm::F16, "avx512f,avx512bw,avx512vl",
-    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
-}
-kernel! {
-    /// f16, summed in f16.
-    F16Sums(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512/f16-sums/1x16", zmm::F16Sums, "avx512f,avx512bw,avx512vl",
-    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
-}
-kernel! {
-    /// bf16, summed in f32.
-    Bf16(Avx512Vnni, super::avx512bf16::Avx512Bf16) = "avx512/bf16/1x16", zmm::Bf16, "avx512f,avx512bw,avx512vl",
-    rows 6 [1 2 3 4 5 6], vectors [1 2 3 4]
 }
 
 /// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.

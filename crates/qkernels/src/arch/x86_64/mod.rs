@@ -1,16 +1,38 @@
-//! Tiers of x86-64.
+//! Tiers of x86-64, and the vectors that they share: [`ymm`] of 256 bits, [`zmm`] of 512.
 
-#[cfg(feature = "avx2")]
 pub(crate) mod avx2;
-pub(crate) mod avx512;
 #[cfg(feature = "avx512")]
 pub(crate) mod avx512bf16;
 #[cfg(feature = "avx512")]
+pub(crate) mod avx512bw;
+#[cfg(all(test, feature = "avx512"))]
+pub(crate) mod avx512vl;
+#[cfg(feature = "avx512")]
 pub(crate) mod avx512vnni;
-#[cfg(feature = "avx2")]
+#[cfg(feature = "avxvnni")]
+pub(crate) mod avxvnni;
+#[cfg(any(feature = "avxvnni", all(test, feature = "avx512")))]
+mod vnni256;
 mod ymm;
 #[cfg(feature = "avx512")]
 mod zmm;
+
+use crate::isa::Tier;
+
+/// Tiers with AVX2, FMA and F16C: the kernels of [`ymm`] run there.
+pub(crate) trait Bits256: Tier {}
+
+/// Tiers with AVX-512 F, BW, DQ and VL: the kernels of [`zmm`] run there.
+#[cfg(feature = "avx512")]
+pub(crate) trait Bits512: Tier {}
+
+/// Tiers with the 512-bit instructions of VNNI.
+#[cfg(feature = "avx512")]
+pub(crate) trait Vnni512: Tier {}
+
+/// Tiers with the dot product of AVX512-BF16.
+#[cfg(feature = "avx512")]
+pub(crate) trait Bf16Dot: Tier {}
 
 /// Whether the processor and the operating system support all the features; without `std` whether
 /// the compile target guarantees them.
@@ -23,3 +45,60 @@ macro_rules! has_features {
     }};
 }
 use has_features;
+
+/// Defines a tier: its token, the features that its door is compiled with, those that detection
+/// asks for (of a tier on top of another one, beside that one's), what it thereby has for the
+/// kernels of others, its kernels in the order of [`Tier`] and its elementwise operations, and what
+/// else it overrides.
+macro_rules! tier {
+    (
+        $(#[$doc:meta])*
+        $name:ident $(($below:ty))?, $enable:literal, [$($feature:tt),*], has [$($has:ident),+],
+        $int8:ty, $int16:ty, $f16:ty, $f16_sums:ty, $bf16:ty, $bf16_hardware:ty, $elementwise:ty;
+        $($overrides:tt)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name($crate::arch::x86_64::tier!(@held $($below)?));
+
+        impl $crate::isa::Tier for $name {
+            type Int8 = $int8;
+            type Int16 = $int16;
+            type F16 = $f16;
+            type F16Sums = $f16_sums;
+            type Bf16 = $bf16;
+            type Bf16Hardware = $bf16_hardware;
+            type Elementwise = $elementwise;
+
+            fn detect() -> Option<Self> {
+                let below = $crate::arch::x86_64::tier!(@detect $($below)?);
+                $crate::arch::x86_64::has_features!($($feature),*).then_some($name(below))
+            }
+
+            #[inline(always)]
+            fn elementwise(self) -> $elementwise {
+                // SAFETY: `self` proves a superset of the instructions.
+                unsafe { <$elementwise>::new() }
+            }
+
+            #[inline]
+            fn enter<K: $crate::isa::Task>(self, task: K) -> K::Output {
+                #[target_feature(enable = $enable)]
+                fn door<K: $crate::isa::Task>(tier: $name, task: K) -> K::Output {
+                    task.run(tier)
+                }
+                // SAFETY: `self` is only made by `detect`, which saw all of these features.
+                unsafe { door(self, task) }
+            }
+
+            $($overrides)*
+        }
+
+        $(impl $crate::arch::x86_64::$has for $name {})+
+    };
+    (@held) => { () };
+    (@held $below:ty) => { $below };
+    (@detect) => { () };
+    (@detect $below:ty) => { <$below as $crate::isa::Tier>::detect()? };
+}
+use tier;

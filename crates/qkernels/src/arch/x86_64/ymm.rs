@@ -3,10 +3,15 @@
 //! `vpmaddwd` and `vpaddd`: 32 operations in two instructions, exact (see the tier's file).
 //! `vfmadd231ps`: 16 operations, latency 4; two a cycle on Zen 2 to 5 and on Haswell and later.
 
+mod elementwise;
+
 use core::arch::x86_64::*;
 
+pub(crate) use elementwise::Elementwise;
+
+use super::Bits256;
 use crate::Operand;
-use crate::arch::tile::{Convert, Lanes};
+use crate::arch::tile::{Convert, Lanes, kernel};
 
 /// What all lanes of 256 bits with sums of i32 share.
 macro_rules! sums_of_i32 {
@@ -28,8 +33,15 @@ macro_rules! sums_of_i32 {
             // SAFETY: as promised by the caller.
             unsafe { _mm256_add_epi32(sums, _mm256_set1_epi32(v)) }
         }
+        #[inline(always)]
+        unsafe fn join(sums: __m256i, more: __m256i) -> __m256i {
+            // SAFETY: as promised by the caller.
+            unsafe { _mm256_add_epi32(sums, more) }
+        }
     };
 }
+#[cfg(any(feature = "avxvnni", all(test, feature = "avx512")))]
+pub(super) use sums_of_i32;
 
 /// What all lanes of 256 bits with sums of f32 share.
 macro_rules! sums_of_f32 {
@@ -63,9 +75,9 @@ macro_rules! sums_of_f32 {
 
 /// i8 widened to i16 when it is loaded, which halves what is read from memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Int8;
+pub(crate) struct Int8Lanes;
 
-impl Lanes for Int8 {
+impl Lanes for Int8Lanes {
     const LANES: usize = 8;
     const KG: usize = 2;
     sums_of_i32!();
@@ -90,7 +102,7 @@ impl Lanes for Int8 {
     }
 }
 
-impl Convert for Int8 {
+impl Convert for Int8Lanes {
     #[inline(always)]
     fn lhs<A: Operand>(a: A) -> i16 {
         // Exact: A is a byte.
@@ -106,9 +118,9 @@ impl Convert for Int8 {
 /// i16 as it is. A pair of products may wrap, as sums do: the call has checked that the whole sum
 /// fits, so modulo 2^32 is enough.
 #[derive(Clone, Copy)]
-pub(crate) struct Int16;
+pub(crate) struct Int16Lanes;
 
-impl Lanes for Int16 {
+impl Lanes for Int16Lanes {
     const LANES: usize = 8;
     const KG: usize = 2;
     sums_of_i32!();
@@ -133,7 +145,7 @@ impl Lanes for Int16 {
     }
 }
 
-impl Convert for Int16 {
+impl Convert for Int16Lanes {
     #[inline(always)]
     fn lhs<A: Operand>(a: A) -> i16 {
         a.int() as i16
@@ -183,17 +195,17 @@ macro_rules! widened {
 
 /// f16, summed in f32.
 #[derive(Clone, Copy)]
-pub(crate) struct F16;
+pub(crate) struct F16Lanes;
 
-widened!(F16, |b| _mm256_cvtph_ps(b), |sums, a, b| _mm256_fmadd_ps(
-    a, b, sums
-));
+widened!(F16Lanes, |b| _mm256_cvtph_ps(b), |sums, a, b| {
+    _mm256_fmadd_ps(a, b, sums)
+});
 
 /// f16, summed in f16: every product and every sum is rounded.
 #[derive(Clone, Copy)]
-pub(crate) struct F16Sums;
+pub(crate) struct F16SumsLanes;
 
-widened!(F16Sums, |b| _mm256_cvtph_ps(b), |sums, a, b| {
+widened!(F16SumsLanes, |b| _mm256_cvtph_ps(b), |sums, a, b| {
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
     let product = _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(_mm256_mul_ps(a, b)));
     _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(_mm256_add_ps(sums, product)))
@@ -201,10 +213,31 @@ widened!(F16Sums, |b| _mm256_cvtph_ps(b), |sums, a, b| {
 
 /// bf16, summed in f32.
 #[derive(Clone, Copy)]
-pub(crate) struct Bf16;
+pub(crate) struct Bf16Lanes;
 
 widened!(
-    Bf16,
+    Bf16Lanes,
     |b| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(b))),
     |sums, a, b| _mm256_fmadd_ps(a, b, sums)
 );
+
+kernel! {
+    /// Bytes by `vpmaddwd`.
+    Bytes for Bits256 = "avx2/i8/2x8", Int8Lanes, "avx2", shift 0, rows [6, 6]
+}
+kernel! {
+    /// i16 by `vpmaddwd`.
+    Words for Bits256 = "avx2/i16/2x8", Int16Lanes, "avx2", shift 0, rows [6, 6]
+}
+kernel! {
+    /// f16, summed in f32.
+    F16 for Bits256 = "avx2/f16/1x8", F16Lanes, "avx2,fma,f16c", shift 0, rows [6, 6]
+}
+kernel! {
+    /// f16, summed in f16.
+    F16Sums for Bits256 = "avx2/f16-sums/1x8", F16SumsLanes, "avx2,fma,f16c", shift 0, rows [6, 6]
+}
+kernel! {
+    /// bf16, summed in f32.
+    Bf16 for Bits256 = "avx2/bf16/1x8", Bf16Lanes, "avx2,fma,f16c", shift 0, rows [6, 6]
+}

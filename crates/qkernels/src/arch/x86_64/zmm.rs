@@ -3,10 +3,15 @@
 //! `vpdpwssd` (VNNI): 64 operations on pairs of i16. `vfmadd231ps`: 32 operations, latency 4; one
 //! a cycle on Zen 4, two on Zen 5. `vdpbf16ps`: 64 operations, one a cycle on Zen 4.
 
+mod elementwise;
+
 use core::arch::x86_64::*;
 
+pub(crate) use elementwise::Elementwise;
+
+use super::{Bf16Dot, Bits512, Vnni512};
 use crate::Operand;
-use crate::arch::tile::{Convert, Lanes};
+use crate::arch::tile::{Convert, Lanes, kernel};
 
 /// What all lanes of 512 bits with sums of i32 share.
 macro_rules! sums_of_i32 {
@@ -27,6 +32,11 @@ macro_rules! sums_of_i32 {
         unsafe fn add(sums: __m512i, v: i32) -> __m512i {
             // SAFETY: as promised by the caller.
             unsafe { _mm512_add_epi32(sums, _mm512_set1_epi32(v)) }
+        }
+        #[inline(always)]
+        unsafe fn join(sums: __m512i, more: __m512i) -> __m512i {
+            // SAFETY: as promised by the caller.
+            unsafe { _mm512_add_epi32(sums, more) }
         }
     };
 }
@@ -99,9 +109,56 @@ macro_rules! int16 {
     };
 }
 
+/// i8 widened to i16 when it is loaded, which halves what is read from memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8Lanes;
+
+impl Lanes for Int8Lanes {
+    const LANES: usize = 16;
+    const KG: usize = 2;
+    sums_of_i32!();
+    type Lhs = i16;
+    type Rhs = i8;
+    type A = __m512i;
+    type B = __m512i;
+    #[inline(always)]
+    unsafe fn a(p: *const i16) -> __m512i {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn b(p: *const i8) -> __m512i {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn step(sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(a, b)) }
+    }
+}
+
+impl Convert for Int8Lanes {
+    #[inline(always)]
+    fn lhs<A: Operand>(a: A) -> i16 {
+        // Exact: A is a byte.
+        a.int() as i16
+    }
+    #[inline(always)]
+    fn rhs<B: Operand>(b: B) -> i8 {
+        // Exact: of bytes B is always a signed one.
+        b.int() as i8
+    }
+}
+
+int16! {
+    /// i16 by `vpmaddwd` and `vpaddd`.
+    Int16Lanes, |sums, a, b| _mm512_add_epi32(sums, _mm512_madd_epi16(a, b))
+}
+
 int16! {
     /// i16 by VNNI's one instruction.
-    Int16Vnni, |sums, a, b| _mm512_dpwssd_epi32(sums, a, b)
+    Int16VnniLanes, |sums, a, b| _mm512_dpwssd_epi32(sums, a, b)
 }
 
 /// Floats are kept in 16 bits in B, and widened when they are loaded.
@@ -150,17 +207,17 @@ macro_rules! widened {
 
 /// f16, summed in f32.
 #[derive(Clone, Copy)]
-pub(crate) struct F16;
+pub(crate) struct F16Lanes;
 
-widened!(F16, |b| _mm512_cvtph_ps(b), |sums, a, b| _mm512_fmadd_ps(
-    a, b, sums
-));
+widened!(F16Lanes, |b| _mm512_cvtph_ps(b), |sums, a, b| {
+    _mm512_fmadd_ps(a, b, sums)
+});
 
 /// f16, summed in f16: every product and every sum is rounded.
 #[derive(Clone, Copy)]
-pub(crate) struct F16Sums;
+pub(crate) struct F16SumsLanes;
 
-widened!(F16Sums, |b| _mm512_cvtph_ps(b), |sums, a, b| {
+widened!(F16SumsLanes, |b| _mm512_cvtph_ps(b), |sums, a, b| {
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
     let product = _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(a, b)));
     _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_add_ps(sums, product)))
@@ -168,10 +225,10 @@ widened!(F16Sums, |b| _mm512_cvtph_ps(b), |sums, a, b| {
 
 /// bf16, summed in f32.
 #[derive(Clone, Copy)]
-pub(crate) struct Bf16;
+pub(crate) struct Bf16Lanes;
 
 widened!(
-    Bf16,
+    Bf16Lanes,
     |b| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b))),
     |sums, a, b| _mm512_fmadd_ps(a, b, sums)
 );
@@ -185,9 +242,9 @@ fn bh(v: __m512i) -> __m512bh {
 
 /// Pairs of bf16 by the processor's own rounding.
 #[derive(Clone, Copy)]
-pub(crate) struct Bf16Pairs;
+pub(crate) struct Bf16PairsLanes;
 
-impl Lanes for Bf16Pairs {
+impl Lanes for Bf16PairsLanes {
     const LANES: usize = 16;
     const KG: usize = 2;
     sums_of_f32!();
@@ -212,7 +269,7 @@ impl Lanes for Bf16Pairs {
     }
 }
 
-impl Convert for Bf16Pairs {
+impl Convert for Bf16PairsLanes {
     #[inline(always)]
     fn lhs<A: Operand>(a: A) -> u16 {
         a.int() as u16
@@ -221,4 +278,40 @@ impl Convert for Bf16Pairs {
     fn rhs<B: Operand>(b: B) -> u16 {
         b.int() as u16
     }
+}
+
+kernel! {
+    /// Bytes by `vpmaddwd`.
+    Bytes for Bits512 = "avx512bw/i8/2x16", Int8Lanes, "avx512f,avx512bw,avx512vl",
+    shift 0, rows [12, 12, 8, 6]
+}
+kernel! {
+    /// i16 by `vpmaddwd`.
+    Words for Bits512 = "avx512bw/i16/2x16", Int16Lanes, "avx512f,avx512bw,avx512vl",
+    shift 0, rows [12, 12, 8, 6]
+}
+kernel! {
+    /// i16 by VNNI's one instruction.
+    WordsVnni for Vnni512 = "avx512_vnni/i16/2x16", Int16VnniLanes,
+    "avx512f,avx512bw,avx512vl,avx512vnni", shift 0, rows [12, 12, 8, 6]
+}
+kernel! {
+    /// f16, summed in f32.
+    F16 for Bits512 = "avx512/f16/1x16", F16Lanes, "avx512f,avx512bw,avx512vl",
+    shift 0, rows [12, 12, 8, 6]
+}
+kernel! {
+    /// f16, summed in f16.
+    F16Sums for Bits512 = "avx512/f16-sums/1x16", F16SumsLanes, "avx512f,avx512bw,avx512vl",
+    shift 0, rows [6, 6, 6, 6]
+}
+kernel! {
+    /// bf16, summed in f32.
+    Bf16 for Bits512 = "avx512/bf16/1x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
+    shift 0, rows [12, 12, 8, 6]
+}
+kernel! {
+    /// Pairs of bf16.
+    Bf16Pairs for Bf16Dot = "avx512_bf16/bf16/2x16", Bf16PairsLanes,
+    "avx512f,avx512bw,avx512vl,avx512bf16", shift 0, rows [12, 12, 8, 6]
 }

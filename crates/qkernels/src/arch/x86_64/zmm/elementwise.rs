@@ -12,6 +12,7 @@ use core::arch::x86_64::*;
 
 use qformat::QuantElement;
 
+use crate::Lhs;
 use crate::elementwise::{STREAM_FROM, for_blocks, lowest, map_or_stream};
 use crate::portable;
 use crate::quantize::{Divisor, Method, Target};
@@ -31,6 +32,18 @@ impl Elementwise {
 }
 
 impl crate::elementwise::Elementwise for Elementwise {
+    #[inline(always)]
+    fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { dot(bytemuck::cast_slice(a), b, A::DTYPE.is_signed()) }
+    }
+
+    #[inline(always)]
+    fn sum<A: Lhs>(self, a: &[A]) -> i32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { sum(bytemuck::cast_slice(a), A::DTYPE.is_signed()) }
+    }
+
     #[inline(always)]
     fn quantize<E: QuantElement>(self, x: &[f32], by: &Divisor, to: &Target, out: &mut [E]) {
         // SAFETY: `self` proves the instructions.
@@ -409,4 +422,67 @@ fn magnitude(x: &[f32]) -> u32 {
         unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().add(16 * i).cast(), v) };
     }
     lanes.into_iter().fold(0, u32::max)
+}
+
+/// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn dot(a: &[u8], b: &[i8], signed: bool) -> i32 {
+    debug_assert_eq!(a.len(), b.len());
+    /// Vectors a step, and sums that are added up apart, to hide the latency.
+    const LANES: usize = 4;
+    let mut acc = [_mm512_setzero_si512(); LANES];
+    let mut step = |lane: usize, a: __m256i, b: __m256i| {
+        let a = if signed {
+            _mm512_cvtepi8_epi16(a)
+        } else {
+            _mm512_cvtepu8_epi16(a)
+        };
+        let products = _mm512_madd_epi16(a, _mm512_cvtepi8_epi16(b));
+        acc[lane] = _mm512_add_epi32(acc[lane], products);
+    };
+    let (a_steps, a_rest) = a.as_chunks::<{ 32 * LANES }>();
+    let (b_steps, b_rest) = b.as_chunks::<{ 32 * LANES }>();
+    for (a, b) in a_steps.iter().zip(b_steps) {
+        for lane in 0..LANES {
+            // SAFETY: vector `lane < LANES` of arrays of `32 · LANES` bytes.
+            unsafe {
+                let a = _mm256_loadu_si256(a.as_ptr().add(32 * lane).cast());
+                let b = _mm256_loadu_si256(b.as_ptr().add(32 * lane).cast());
+                step(lane, a, b);
+            }
+        }
+    }
+    for (a, b) in a_rest.chunks(32).zip(b_rest.chunks(32)) {
+        let mask = u32::MAX >> (32 - a.len());
+        // SAFETY: the mask keeps to the bytes of the chunks, of which both have equally many.
+        unsafe {
+            let a = _mm256_maskz_loadu_epi8(mask, a.as_ptr().cast());
+            let b = _mm256_maskz_loadu_epi8(mask, b.as_ptr());
+            step(0, a, b);
+        }
+    }
+    let [a, b, c, d] = acc;
+    _mm512_reduce_add_epi32(_mm512_add_epi32(
+        _mm512_add_epi32(a, b),
+        _mm512_add_epi32(c, d),
+    ))
+}
+
+/// `Σ a[i]` modulo 2^32 (`vpsadbw` adds eight bytes at once); `signed` says that the bytes are i8.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn sum(a: &[u8], signed: bool) -> i32 {
+    let flip = if signed { 0x80 } else { 0 };
+    let flips = _mm512_set1_epi8(if signed { i8::MIN } else { 0 });
+    let mut acc = _mm512_setzero_si512();
+    for a in a.chunks(64) {
+        let mask = u64::MAX >> (64 - a.len());
+        // SAFETY: the mask keeps to the bytes of the chunk.
+        let a = unsafe { _mm512_maskz_loadu_epi8(mask, a.as_ptr().cast()) };
+        // The bytes beyond the mask stay zero.
+        let a = _mm512_xor_si512(a, _mm512_maskz_mov_epi8(mask, flips));
+        acc = _mm512_add_epi64(acc, _mm512_sad_epu8(a, _mm512_setzero_si512()));
+    }
+    let total = _mm512_reduce_add_epi64(acc) - i64::from(flip) * a.len() as i64;
+    // Modulo 2^32, as promised.
+    total as i32
 }

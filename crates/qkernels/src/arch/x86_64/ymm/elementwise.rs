@@ -9,6 +9,7 @@ use core::arch::x86_64::*;
 
 use qformat::QuantElement;
 
+use crate::Lhs;
 use crate::elementwise::{STREAM_FROM, for_blocks, lowest, map_or_stream};
 use crate::portable;
 use crate::quantize::{Divisor, Method, Target};
@@ -28,6 +29,18 @@ impl Elementwise {
 }
 
 impl crate::elementwise::Elementwise for Elementwise {
+    #[inline(always)]
+    fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { dot(bytemuck::cast_slice(a), b, A::DTYPE.is_signed()) }
+    }
+
+    #[inline(always)]
+    fn sum<A: Lhs>(self, a: &[A]) -> i32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { sum(bytemuck::cast_slice(a), A::DTYPE.is_signed()) }
+    }
+
     #[inline(always)]
     fn quantize<E: QuantElement>(self, x: &[f32], by: &Divisor, to: &Target, out: &mut [E]) {
         // SAFETY: `self` proves the instructions.
@@ -433,4 +446,65 @@ fn magnitude(x: &[f32]) -> u32 {
         unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().add(8 * i).cast(), v) };
     }
     lanes.into_iter().fold(0, u32::max)
+}
+
+/// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.
+#[target_feature(enable = "avx2")]
+fn dot(a: &[u8], b: &[i8], signed: bool) -> i32 {
+    debug_assert_eq!(a.len(), b.len());
+    /// Vectors a step, and sums that are added up apart, to hide the latency.
+    const LANES: usize = 4;
+    let mut acc = [_mm256_setzero_si256(); LANES];
+    let (a_steps, a_rest) = a.as_chunks::<{ 16 * LANES }>();
+    let (b_steps, b_rest) = b.as_chunks::<{ 16 * LANES }>();
+    for (a, b) in a_steps.iter().zip(b_steps) {
+        for (lane, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: vector `lane < LANES` of arrays of `16 · LANES` bytes.
+            let (a, b) = unsafe {
+                let a = _mm_loadu_si128(a.as_ptr().add(16 * lane).cast());
+                (a, _mm_loadu_si128(b.as_ptr().add(16 * lane).cast()))
+            };
+            let a = if signed {
+                _mm256_cvtepi8_epi16(a)
+            } else {
+                _mm256_cvtepu8_epi16(a)
+            };
+            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(a, _mm256_cvtepi8_epi16(b)));
+        }
+    }
+    let sum = _mm256_add_epi32(
+        _mm256_add_epi32(acc[0], acc[1]),
+        _mm256_add_epi32(acc[2], acc[3]),
+    );
+    let mut lanes = [0i32; 8];
+    // SAFETY: an array of eight i32.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
+    let rest = if signed {
+        crate::portable::dot::<i8>(bytemuck::cast_slice(a_rest), b_rest)
+    } else {
+        crate::portable::dot(a_rest, b_rest)
+    };
+    lanes.iter().fold(rest, |sum, &v| sum.wrapping_add(v))
+}
+
+/// `Σ a[i]` (`vpsadbw` adds eight bytes at once); `signed` says that the bytes are i8.
+#[target_feature(enable = "avx2")]
+fn sum(a: &[u8], signed: bool) -> i32 {
+    let flip = if signed { 0x80 } else { 0 };
+    let flips = _mm256_set1_epi8(if signed { i8::MIN } else { 0 });
+    let mut acc = _mm256_setzero_si256();
+    let (steps, rest) = a.as_chunks::<32>();
+    for a in steps {
+        // SAFETY: an array of 32 bytes.
+        let a = unsafe { _mm256_loadu_si256(a.as_ptr().cast()) };
+        let a = _mm256_xor_si256(a, flips);
+        acc = _mm256_add_epi64(acc, _mm256_sad_epu8(a, _mm256_setzero_si256()));
+    }
+    let mut lanes = [0i64; 4];
+    // SAFETY: an array of four i64.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), acc) };
+    let rest: i64 = rest.iter().map(|&a| i64::from(a ^ flip)).sum();
+    let total = lanes.iter().sum::<i64>() + rest - i64::from(flip) * a.len() as i64;
+    // Modulo 2^32, as promised.
+    total as i32
 }
