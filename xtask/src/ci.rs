@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::error::Error;
-use crate::{process, python, tiers, workspace};
+use crate::{process, python, sanitize, tiers, workspace};
 
 /// Run every check that must hold before a change is merged; stop at the first that fails.
 ///
@@ -20,7 +20,8 @@ Examples:
   cargo xtask ci                 every step, in order
   cargo xtask ci --list          the steps with what each is for
   cargo xtask ci clippy test     these steps only
-  cargo xtask ci --from tidy     this step and all after it")]
+  cargo xtask ci --from tidy     this step and all after it
+  cargo xtask ci --skip s390x    all but this step (which is said at the end)")]
 pub(crate) struct Args {
     /// The steps to run; all if none is named.
     #[arg(value_name = "STEP")]
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// The first step to run; those before it are left out.
     #[arg(long, value_name = "STEP", conflicts_with = "steps")]
     from: Option<String>,
+    /// A step to leave out, where what it needs cannot be had. Repeatable.
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<String>,
     /// List the steps and run none.
     #[arg(long)]
     list: bool,
@@ -88,6 +92,31 @@ const STEPS: &[Step] = &[
         tasks: features,
     },
     Step {
+        name: "leak",
+        purpose: "no instruction stands outside of its tier",
+        tasks: leak,
+    },
+    Step {
+        name: "x86_64",
+        purpose: "the tests on older processors, under qemu",
+        tasks: x86_64,
+    },
+    Step {
+        name: "aarch64",
+        purpose: "the tests on three levels of ARM, under qemu",
+        tasks: aarch64,
+    },
+    Step {
+        name: "s390x",
+        purpose: "the tests on a big-endian processor, under qemu",
+        tasks: s390x,
+    },
+    Step {
+        name: "sanitize",
+        purpose: "the kernels' tests with every access to memory checked",
+        tasks: sanitize,
+    },
+    Step {
         name: "build",
         purpose: "the programs, in release",
         tasks: build,
@@ -142,11 +171,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     for (name, seconds) in times {
         println!("    {name:<10} {seconds:>5.0} s");
     }
+    for name in &args.skip {
+        println!("NOT RUN: {name}");
+    }
     Ok(())
 }
 
 fn pick(args: &Args) -> Result<Vec<&'static Step>, Error> {
-    for given in args.steps.iter().chain(&args.from) {
+    for given in args.steps.iter().chain(&args.from).chain(&args.skip) {
         if !STEPS.iter().any(|step| step.name == given) {
             return Err(Error::Unknown {
                 kind: "step",
@@ -164,8 +196,10 @@ fn pick(args: &Args) -> Result<Vec<&'static Step>, Error> {
         .as_ref()
         .and_then(|from| STEPS.iter().position(|step| step.name == from))
         .unwrap_or(0);
-    let wanted =
-        |step: &&Step| args.steps.is_empty() || args.steps.iter().any(|given| given == step.name);
+    let wanted = |step: &&Step| {
+        let named = |names: &[String]| names.iter().any(|given| given == step.name);
+        (args.steps.is_empty() || named(&args.steps)) && !named(&args.skip)
+    };
     Ok(STEPS[first..].iter().filter(wanted).collect())
 }
 
@@ -235,6 +269,31 @@ fn features() -> Result<Vec<Task>, Error> {
     Ok(vec![cargo(&["xtask", "features"])])
 }
 
+fn leak() -> Result<Vec<Task>, Error> {
+    Ok(vec![cargo(&["xtask", "leak"])])
+}
+
+fn x86_64() -> Result<Vec<Task>, Error> {
+    Ok(vec![cargo(&["xtask", "cross", "x86_64"])])
+}
+
+fn aarch64() -> Result<Vec<Task>, Error> {
+    Ok(vec![cargo(&["xtask", "cross", "aarch64"])])
+}
+
+fn s390x() -> Result<Vec<Task>, Error> {
+    Ok(vec![cargo(&["xtask", "cross", "s390x"])])
+}
+
+fn sanitize() -> Result<Vec<Task>, Error> {
+    if sanitize::available() {
+        return Ok(vec![cargo(&["xtask", "sanitize"])]);
+    }
+    // Nothing else here needs a second toolchain.
+    println!("NOT RUN: there is no nightly toolchain (`cargo xtask sanitize --help`)");
+    Ok(Vec::new())
+}
+
 fn build() -> Result<Vec<Task>, Error> {
     // In one call, so that both programs share every dependency.
     Ok(vec![cargo(&[
@@ -283,6 +342,7 @@ mod tests {
         Args {
             steps: steps.iter().map(|&step| step.to_owned()).collect(),
             from: from.map(str::to_owned),
+            skip: Vec::new(),
             list: false,
         }
     }
@@ -296,6 +356,9 @@ mod tests {
         assert_eq!(names(&args(&[], None)).len(), STEPS.len());
         assert_eq!(names(&args(&["doc", "fmt"], None)), ["fmt", "doc"]);
         assert_eq!(names(&args(&[], Some("test")))[0], "test");
+        let mut skipping = args(&["doc", "fmt"], None);
+        skipping.skip = vec!["fmt".to_owned()];
+        assert_eq!(names(&skipping), ["doc"]);
     }
 
     #[test]

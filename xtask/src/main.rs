@@ -6,6 +6,8 @@
 //! | `ci` | everything that must hold before a change is merged |
 //! | `cross` | runs the tests for other processors under qemu |
 //! | `leak` | proves by disassembly that functions keep to the instructions of their tier |
+//! | `sanitize` | runs the kernels' tests under `AddressSanitizer` |
+//! | `exhaustive` | compares operations with their reference on all 2^32 inputs |
 //! | `tidy` | the architecture's invariants, read from the sources and the manifests |
 //! | `features` | builds and tests the feature subsets of the crates that have features |
 #![forbid(unsafe_code)]
@@ -14,10 +16,12 @@ mod bench;
 mod ci;
 mod cross;
 mod error;
+mod exhaustive;
 mod features;
 mod leak;
 mod process;
 mod python;
+mod sanitize;
 mod test_programs;
 mod tidy;
 mod tiers;
@@ -42,6 +46,7 @@ Examples:
   cargo xtask tidy                       only the architecture's invariants
   cargo xtask cross aarch64              the tests on ARM, under qemu
   cargo xtask leak                       instructions where they must not be
+  cargo xtask exhaustive --op quantize   all 2^32 inputs of one operation
   cargo xtask features qkernels          the feature subsets of one crate
   cargo xtask bench gemm --isa all       every tier of instructions, side by side
   cargo xtask bench --help               what else can be timed"
@@ -62,6 +67,10 @@ enum Chore {
     Cross(cross::Args),
     /// Disassemble the kernels and prove that no instruction stands outside of its tier.
     Leak(leak::Args),
+    /// Run the kernels' tests with every access to memory checked (needs a nightly compiler).
+    Sanitize(sanitize::Args),
+    /// Compare operations with their reference on every input that there is.
+    Exhaustive(exhaustive::Args),
     /// Check the architecture's invariants.
     Tidy,
     /// Build and test the feature subsets of the crates that have features.
@@ -74,6 +83,8 @@ fn main() -> ExitCode {
         Chore::Ci(args) => ci::run(&args),
         Chore::Cross(args) => cross::run(&args),
         Chore::Leak(args) => leak::run(&args),
+        Chore::Sanitize(args) => sanitize::run(&args),
+        Chore::Exhaustive(args) => exhaustive::run(&args),
         Chore::Tidy => tidy::run(),
         Chore::Features(args) => features::run(&args),
     };

@@ -1,8 +1,8 @@
 //! Running programs: what is run is what is printed.
 
 use std::ffi::OsStr;
-use std::io::Read;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -48,14 +48,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Error> {
     if status.success() {
         return Ok(());
     }
-    let code = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(1);
-    Err(Error::Status {
-        command: shown(command),
-        code,
-    })
+    Err(failure(command, status))
 }
 
 /// Runs a command and returns what it printed; its errors go to this process's stderr.
@@ -65,20 +58,36 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
         .output()
         .map_err(|source| start_error(command, source))?;
     if !output.status.success() {
-        let code = output
-            .status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(1);
-        return Err(Error::Status {
-            command: shown(command),
-            code,
-        });
+        return Err(failure(command, output.status));
     }
     String::from_utf8(output.stdout).map_err(|error| Error::Form {
         origin: shown(command),
         expected: format!("its output should be UTF-8, but {error}"),
     })
+}
+
+/// Runs a command, shows what it prints as it comes, and returns it.
+pub(crate) fn echoed(command: &mut Command) -> Result<String, Error> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|source| start_error(command, source))?;
+    let mut printed = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        for line in BufReader::new(pipe).lines() {
+            let line = line.map_err(|source| start_error(command, source))?;
+            println!("{line}");
+            printed.push_str(&line);
+            printed.push('\n');
+        }
+    }
+    let status = child
+        .wait()
+        .map_err(|source| start_error(command, source))?;
+    if status.success() {
+        return Ok(printed);
+    }
+    Err(failure(command, status))
 }
 
 /// Runs a command for at most `limit` and returns what it printed; where it fails that is shown.
@@ -117,13 +126,7 @@ pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Result<St
         Some(status) if status.success() => Ok(printed),
         Some(status) => {
             print!("{printed}");
-            Err(Error::Status {
-                command: shown(command),
-                code: status
-                    .code()
-                    .and_then(|code| u8::try_from(code).ok())
-                    .unwrap_or(1),
-            })
+            Err(failure(command, status))
         }
         None => {
             print!("{printed}");
@@ -143,6 +146,14 @@ pub(crate) fn quietly(command: &mut Command) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+fn failure(command: &Command, status: ExitStatus) -> Error {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Error::Status {
+        command: shown(command),
+        code: code.unwrap_or(1),
+    }
 }
 
 fn start_error(command: &Command, source: std::io::Error) -> Error {
