@@ -1,11 +1,14 @@
 //! Every subset of features that a user may reasonably pick builds and passes its tests.
 
+mod no_std;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::error::Error;
-use crate::process;
+use crate::tiers::TIERS;
 use crate::workspace::{self, Member};
+use crate::{process, tiers};
 
 /// The crates that have features, and whether their tests are run for each subset too.
 const CRATES: &[(&str, bool)] = &[("qformat", false), ("qkernels", true), ("qcalib", false)];
@@ -16,8 +19,12 @@ const PROPTEST_CASES: &str = "32";
 
 /// Build and test the feature subsets of the crates that have features.
 ///
-/// For each crate: no feature, each alone, each with `std`, and all of them. `qkernels` also runs its
-/// tests, since its features decide which instructions are dispatched to.
+/// For each crate: no feature, each alone, each with `std`, and all of them, as the manifest lists
+/// them. `qkernels` also runs its tests, since its features decide which instructions are
+/// dispatched to: the tiers that are compiled in and that this processor has must run. What has no
+/// tier here is built only, and said so; `cargo xtask cross` runs it.
+///
+/// Each crate is also linked, without its features, into a library that has no `std` at all.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,6 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         }
     }
     let members = workspace::members()?;
+    let expected = tiers::expected_here()?;
     for &(name, tested) in CRATES {
         if !args.crates.is_empty() && !args.crates.iter().any(|given| given == name) {
             continue;
@@ -60,23 +68,54 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
                 expected: format!("crate `{name}` should be in the workspace"),
             })?;
         for subset in subsets(member) {
-            let tested = tested && !args.check_only && worth_testing(member, &subset);
-            try_subset(name, &subset, tested)?;
+            let tests = if tested && !args.check_only {
+                tests(member, &subset, &expected)
+            } else {
+                Tests::Elsewhere
+            };
+            try_subset(name, &subset, &tests)?;
         }
+        no_std::check(name)?;
     }
     Ok(())
 }
 
-/// Whether tests say something about a subset that no other run says: without `std` a tier's feature
-/// alone changes nothing that runs, and the default features are the workspace's own tests.
-fn worth_testing(member: &Member, subset: &str) -> bool {
+/// What testing a subset says.
+#[derive(Debug, PartialEq, Eq)]
+enum Tests {
+    /// That these tiers give the right bits when they are compiled alone.
+    Here(Vec<&'static str>),
+    /// Nothing on this processor, which has no tier of this feature.
+    Nowhere(String),
+    /// Nothing that another run does not say: without `std` a tier's feature changes nothing that
+    /// runs, and the default features are the workspace's own tests.
+    Elsewhere,
+}
+
+fn tests(member: &Member, subset: &str, expected: &[&'static str]) -> Tests {
     let on = closure(&member.features, subset);
     let mut usual = closure(&member.features, "default");
     usual.remove("default");
-    (on.is_empty() || on.contains("std")) && on != usual
+    if !(on.is_empty() || on.contains("std")) || on == usual {
+        return Tests::Elsewhere;
+    }
+    let compiled = tiers::compiled_with(expected, &on);
+    for feature in &on {
+        let mut of_feature = TIERS
+            .iter()
+            .filter(|tier| tier.feature == Some(feature.as_str()))
+            .peekable();
+        let idle =
+            of_feature.peek().is_some() && !of_feature.any(|tier| compiled.contains(&tier.name));
+        // Beside features that do run, an idle one changes nothing.
+        if idle && compiled == ["scalar"] {
+            return Tests::Nowhere(feature.clone());
+        }
+    }
+    Tests::Here(compiled)
 }
 
-fn try_subset(name: &str, features: &str, tested: bool) -> Result<(), Error> {
+fn try_subset(name: &str, features: &str, tests: &Tests) -> Result<(), Error> {
     let start = Instant::now();
     let subset = [
         "--package",
@@ -88,10 +127,10 @@ fn try_subset(name: &str, features: &str, tested: bool) -> Result<(), Error> {
     // The library alone first: a test's dependencies would turn on what the library forgot to ask for.
     let mut check = process::cargo(["clippy", "--quiet"]);
     process::run(check.args(subset).args(["--", "--deny", "warnings"]))?;
-    if tested {
+    if let Tests::Here(tiers) = tests {
         let mut test = process::cargo(["test", "--quiet", "--lib", "--tests"]);
-        // A tier whose feature is off is not expected to run.
-        test.args(subset).env_remove("QUAVER_EXPECT_ISA");
+        test.args(subset).env_remove("QUAVER_ISA");
+        test.env("QUAVER_EXPECT_ISA", tiers.join(","));
         process::run(test.env("PROPTEST_CASES", PROPTEST_CASES))?;
     }
     let shown = if features.is_empty() {
@@ -99,10 +138,12 @@ fn try_subset(name: &str, features: &str, tested: bool) -> Result<(), Error> {
     } else {
         features
     };
-    let what = if tested {
-        "builds and passes its tests"
-    } else {
-        "builds"
+    let what = match tests {
+        Tests::Here(tiers) => format!("builds and passes its tests on {}", tiers.join(", ")),
+        Tests::Nowhere(feature) => {
+            format!("builds; NOT RUN: this processor has no tier of `{feature}`")
+        }
+        Tests::Elsewhere => "builds".to_owned(),
     };
     println!(
         "features: {name} with {shown} {what} ({:.0} s)",
@@ -191,11 +232,19 @@ mod tests {
 
     #[test]
     fn what_no_other_run_tests_is_tested() {
-        let member = member(&[("default", &["avx2", "std"]), ("avx2", &[]), ("std", &[])]);
-        assert!(worth_testing(&member, ""));
-        assert!(worth_testing(&member, "std"));
-        assert!(!worth_testing(&member, "avx2"));
-        assert!(!worth_testing(&member, "avx2,std"));
+        let member = member(&[
+            ("default", &["avx2", "neon", "std"]),
+            ("avx2", &[]),
+            ("neon", &[]),
+            ("std", &[]),
+        ]);
+        let tests = |subset| tests(&member, subset, &["scalar", "avx2"]);
+        assert_eq!(tests(""), Tests::Here(vec!["scalar"]));
+        assert_eq!(tests("std"), Tests::Here(vec!["scalar"]));
+        assert_eq!(tests("std,avx2"), Tests::Here(vec!["scalar", "avx2"]));
+        assert_eq!(tests("std,neon"), Tests::Nowhere("neon".to_owned()));
+        assert_eq!(tests("avx2"), Tests::Elsewhere);
+        assert_eq!(tests("avx2,neon,std"), Tests::Elsewhere);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The tiers of instructions as the system sees them, not the code under test: what each needs of
 //! a processor, so that a tier that did not run where it could have is a failure.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::error::Error;
@@ -16,6 +17,8 @@ const TABLE: &str = "crates/qkernels/src/isa.rs";
 pub(crate) struct Tier {
     /// Its name, as `QUAVER_ISA` takes it.
     pub(crate) name: &'static str,
+    /// The Cargo feature of `qkernels` that switches it on; scalar needs none.
+    pub(crate) feature: Option<&'static str>,
     /// The features of a processor that it needs, as Linux spells them.
     pub(crate) needs: &'static [&'static str],
 }
@@ -24,24 +27,29 @@ pub(crate) struct Tier {
 pub(crate) const TIERS: &[Tier] = &[
     Tier {
         name: "scalar",
+        feature: None,
         needs: &[],
     },
     Tier {
         name: "avx2",
+        feature: Some("avx2"),
         needs: &["avx2", "fma", "f16c"],
     },
     Tier {
         name: "avx_vnni",
+        feature: Some("avxvnni"),
         needs: &["avx2", "fma", "f16c", "avx_vnni"],
     },
     Tier {
         name: "avx512bw",
+        feature: Some("avx512"),
         needs: &[
             "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl",
         ],
     },
     Tier {
         name: "avx512_vnni",
+        feature: Some("avx512"),
         needs: &[
             "avx2",
             "fma",
@@ -55,6 +63,7 @@ pub(crate) const TIERS: &[Tier] = &[
     },
     Tier {
         name: "avx512_bf16",
+        feature: Some("avx512"),
         needs: &[
             "avx2",
             "fma",
@@ -69,14 +78,17 @@ pub(crate) const TIERS: &[Tier] = &[
     },
     Tier {
         name: "neon",
+        feature: Some("neon"),
         needs: &["asimd"],
     },
     Tier {
         name: "neon_dotprod",
+        feature: Some("dotprod"),
         needs: &["asimd", "asimddp"],
     },
     Tier {
         name: "neon_i8mm",
+        feature: Some("i8mm"),
         needs: &["asimd", "asimddp", "i8mm"],
     },
 ];
@@ -103,6 +115,24 @@ fn runnable<'a>(flags: &'a [&str]) -> impl Iterator<Item = &'static str> + 'a {
         .iter()
         .filter(|tier| tier.needs.iter().all(|need| flags.contains(need)))
         .map(|tier| tier.name)
+}
+
+/// Those of some tiers that are compiled with these Cargo features of `qkernels`.
+pub(crate) fn compiled_with(
+    names: &[&'static str],
+    features: &BTreeSet<String>,
+) -> Vec<&'static str> {
+    let compiled = |name: &&&str| {
+        TIERS.iter().filter(|tier| tier.name == **name).all(|tier| {
+            tier.feature
+                .is_none_or(|feature| features.contains(feature))
+        })
+    };
+    names
+        .iter()
+        .filter(|name| compiled(name))
+        .copied()
+        .collect()
 }
 
 /// `flags` on x86, `Features` on aarch64; the processors of a machine are alike.
@@ -186,6 +216,15 @@ mod tests {
                       Avx2(crate::Avx2) = \"avx2\",\n        \"it needs (a) = \\\"b\\\"\";\n}\n";
         assert_eq!(names(source), ["scalar", "avx2"]);
         assert_eq!(table().unwrap()[0], "scalar");
+    }
+
+    #[test]
+    fn a_tier_is_compiled_with_its_feature() {
+        let features = BTreeSet::from(["avx512".to_owned(), "std".to_owned()]);
+        assert_eq!(
+            compiled_with(&["scalar", "avx2", "avx512_vnni"], &features),
+            ["scalar", "avx512_vnni"]
+        );
     }
 
     #[test]
