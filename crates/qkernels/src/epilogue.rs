@@ -241,6 +241,20 @@ impl OutMut<'_> {
 }
 
 impl Epilogue<'_> {
+    /// Checks that the bias cannot push a sum of magnitude up to `bound` out of i32.
+    pub(crate) fn check_bias(&self, bound: i32) -> Result<(), KernelError> {
+        let max = i32::MAX - bound;
+        match self
+            .bias
+            .and_then(|b| b.iter().max_by_key(|v| v.unsigned_abs()))
+        {
+            Some(&given) if given.unsigned_abs() > max.unsigned_abs() => {
+                Err(KernelError::Bias { given, max })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks lengths against the output's shape, and the steps against its type.
     pub(crate) fn check(
         &self,

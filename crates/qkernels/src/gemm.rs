@@ -202,17 +202,7 @@ pub(crate) fn check_sums(
             b.dtype().int_range().unwrap_or(full),
         )
     };
-    let bound = check_depth(b.k(), &zp, a_range, b_range)?;
-    if let Some(&given) = epilogue
-        .bias
-        .and_then(|b| b.iter().max_by_key(|v| v.unsigned_abs()))
-    {
-        let max = i32::MAX - bound;
-        if given.unsigned_abs() > max.unsigned_abs() {
-            return Err(KernelError::Bias { given, max });
-        }
-    }
-    Ok(())
+    epilogue.check_bias(check_depth(b.k(), &zp, a_range, b_range)?)
 }
 
 /// Runs a call with memory of a workspace.
