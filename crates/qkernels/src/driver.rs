@@ -118,13 +118,28 @@ impl<'a> Out<'a> {
         (self.rows, self.cols)
     }
 
+    /// Bytes from row to row.
+    #[inline(always)]
+    pub(crate) const fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Where `count` elements of row `i` from column `j` on are; whoever writes there sees to it
+    /// that nobody else does.
+    #[inline(always)]
+    pub(crate) fn place(&self, i: usize, j: usize, count: usize) -> *mut u8 {
+        assert!(i < self.rows && j <= self.cols && count <= self.cols - j);
+        // SAFETY: inside the matrix, which `MatMut` checked against its slice.
+        unsafe { self.ptr.add(i * self.stride + j * self.size) }
+    }
+
     /// `bytes` of row `i` from column `j` on.
     ///
     /// # Safety
     ///
     /// No other reference to these elements is in use.
     #[inline(always)]
-    unsafe fn part(&self, i: usize, j: usize, bytes: usize) -> &'a mut [u8] {
+    pub(crate) unsafe fn part(&self, i: usize, j: usize, bytes: usize) -> &'a mut [u8] {
         assert!(i < self.rows && j <= self.cols && bytes <= (self.cols - j) * self.size);
         // SAFETY: inside the matrix, which `MatMut` checked against its slice; exclusive because
         // the matrix was, and the caller keeps to its own part.

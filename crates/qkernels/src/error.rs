@@ -200,6 +200,31 @@ pub enum KernelError {
         /// Most bins of a side.
         max_bins: usize,
     },
+    /// A convolution whose windows do not fit its image.
+    #[error(
+        "{what} {given} is not possible for the {axis} of a convolution: \
+         {} to {} are", allowed.0, allowed.1
+    )]
+    Window {
+        /// Which axis: height or width.
+        axis: &'static str,
+        /// Which of its parameters.
+        what: &'static str,
+        /// The parameter as given, in pixels or taps.
+        given: usize,
+        /// Least and largest value allowed.
+        allowed: (usize, usize),
+    },
+    /// A zero point that stands for padding but is no value of the type.
+    #[error("{what}: {given} is not a value of {dtype}, so padding cannot stand for it")]
+    ZeroPoint {
+        /// Which argument.
+        what: &'static str,
+        /// The zero point as given.
+        given: i32,
+        /// Element type of the operand.
+        dtype: DType,
+    },
     /// Weights that were packed for another kernel.
     #[error("the weights are packed for kernel {packed}, but kernel {asked} is to run")]
     PackedFor {

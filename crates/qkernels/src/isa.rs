@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::KernelError;
 use crate::arch::scalar::Scalar;
+use crate::depthwise::lanes::DepthwiseLanes;
 use crate::elementwise::Elementwise;
 use crate::kernel::Microkernel;
 use crate::{Lhs, portable};
@@ -47,12 +48,16 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
     type Bf16Hardware: Microkernel<Acc = f32> + From<Self>;
     /// Elementwise operations with the tier's instructions.
     type Elementwise: Elementwise;
+    /// The vectors of depthwise convolutions.
+    type Depthwise: DepthwiseLanes;
 
     /// A token, if this processor (or, without `std`, the compile target) has the instructions.
     fn detect() -> Option<Self>;
 
     /// Elementwise operations with the tier's instructions, to be called inside the door.
     fn elementwise(self) -> Self::Elementwise;
+    /// The vectors of depthwise convolutions.
+    fn depthwise(self) -> Self::Depthwise;
 
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;

@@ -4,6 +4,7 @@
 //! | operation | what it computes |
 //! |---|---|
 //! | [`gemm()`] | `(A − Z_a) · (B − Z_b)` of bytes in exact i32, then bias, scale, clamp, requantize |
+//! | [`depthwise()`] | convolutions of every channel with a kernel of its own |
 //! | [`dot()`] | one such sum |
 //! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
 //! | [`min_max`], [`abs_max`] | the finite range of a tensor, and what is not finite |
@@ -29,7 +30,9 @@ extern crate alloc;
 
 mod arch;
 mod batch;
+mod conv_shape;
 pub mod convert;
+mod depthwise;
 mod dot;
 mod driver;
 mod dynamic;
@@ -62,6 +65,8 @@ mod workspace;
 mod zero_point;
 
 pub use batch::{BatchMut, BatchOut, BatchRef, gemm_batch};
+pub use conv_shape::ConvShape;
+pub use depthwise::{PackedDepthwise, depthwise};
 pub use dot::dot;
 pub use dynamic::{Dynamic, dynamic_params, gemm_dynamic};
 pub use epilogue::{Epilogue, OutMut, OutParams, Residual, Scale};

@@ -100,7 +100,7 @@ impl Panels {
 
 /// `n` zeros, or `None` where there is no memory for them: an empty matrix can claim any number of
 /// columns.
-fn zeroed<T: bytemuck::Zeroable + Clone>(n: usize) -> Option<Vec<T>> {
+pub(crate) fn zeroed<T: bytemuck::Zeroable + Clone>(n: usize) -> Option<Vec<T>> {
     let mut v = Vec::new();
     v.try_reserve_exact(n).ok()?;
     v.resize(n, T::zeroed());

@@ -168,7 +168,7 @@ pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
 
 /// Cuts `rows × panels` into at most `threads` shares so that the largest is smallest; of equal
 /// cuts, the one with the fewest cuts across rows, because every cut there reads all of B again.
-fn split(rows: usize, panels: usize, work: usize, threads: usize) -> (usize, usize) {
+pub(crate) fn split(rows: usize, panels: usize, work: usize, threads: usize) -> (usize, usize) {
     if threads == 1 || work < 2 * SHARE_WORK {
         return (1, 1);
     }

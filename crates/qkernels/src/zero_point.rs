@@ -1,5 +1,7 @@
 //! Zero points of both operands, and how deep a sum may be with them.
 
+use qformat::QuantElement;
+
 use crate::{KernelError, error::check_len};
 
 /// The integer that stands for 0.0: one, or one for every row of A or column of B.
@@ -56,6 +58,29 @@ impl ZeroPoint<'_> {
         match self {
             ZeroPoint::Tensor(_) => Ok(()),
             ZeroPoint::Vector(z) => check_len(what, z.len(), expected),
+        }
+    }
+
+    /// The one zero point of a whole operand of type `T`, which must be a value of the type: what
+    /// stands for it in memory is read as padding.
+    pub(crate) fn of_tensor<T: QuantElement>(
+        &self,
+        what: &'static str,
+    ) -> Result<i32, KernelError> {
+        let given = match *self {
+            ZeroPoint::Tensor(z) => z,
+            ZeroPoint::Vector(z) => {
+                check_len(what, z.len(), 1)?;
+                z[0]
+            }
+        };
+        match T::DTYPE.int_range() {
+            Some((min, max)) if (min..=max).contains(&given) => Ok(given),
+            _ => Err(KernelError::ZeroPoint {
+                what,
+                given,
+                dtype: T::DTYPE,
+            }),
         }
     }
 

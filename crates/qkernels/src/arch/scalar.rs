@@ -1,6 +1,7 @@
 //! The tier that runs everywhere: plain Rust.
 
 use super::plain::{self, Plain};
+use crate::depthwise::lanes::PlainLanes;
 use crate::elementwise::Elementwise;
 use crate::isa::{Task, Tier};
 
@@ -20,9 +21,14 @@ impl Tier for Scalar {
     type Bf16 = Plain<plain::Bf16>;
     type Bf16Hardware = Plain<plain::Bf16>;
     type Elementwise = Scalar;
+    type Depthwise = PlainLanes;
 
     fn detect() -> Option<Self> {
         Some(Scalar::NEW)
+    }
+
+    fn depthwise(self) -> PlainLanes {
+        PlainLanes
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use crate::Operand;
 use crate::arch::plain::{self, Plain};
 use crate::arch::scalar::Scalar;
+use crate::depthwise::lanes::PlainLanes;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Init, LhsTile, Microkernel, RhsPanel, TileMut, check_tile};
 
@@ -28,6 +29,7 @@ macro_rules! fake {
             type Bf16 = Plain<plain::F16>;
             type Bf16Hardware = Plain<plain::F16>;
             type Elementwise = Scalar;
+            type Depthwise = PlainLanes;
 
             fn detect() -> Option<Self> {
                 Some($name)
@@ -35,6 +37,10 @@ macro_rules! fake {
 
             fn elementwise(self) -> Scalar {
                 Scalar::NEW
+            }
+
+            fn depthwise(self) -> PlainLanes {
+                PlainLanes
             }
 
             fn enter<K: Task>(self, task: K) -> K::Output {

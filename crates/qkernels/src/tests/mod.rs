@@ -1,6 +1,8 @@
 //! The contract, checked for any tier: the same bits as plain scalar code.
 
+mod conv_cases;
 mod data;
+mod depthwise;
 mod elementwise;
 mod exhaustive;
 mod fakes;

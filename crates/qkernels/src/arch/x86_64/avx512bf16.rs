@@ -6,7 +6,7 @@
 //! else is as in the tier below.
 
 use super::avx512vnni::Avx512Vnni;
-use super::{tier, zmm};
+use super::{depthwise, tier, zmm};
 use crate::Lhs;
 
 tier! {
@@ -14,7 +14,8 @@ tier! {
     Avx512Bf16(Avx512Vnni),
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16", ["avx512bf16"],
     has [Bits256, Bits512, Vnni512, Bf16Dot],
-    Avx512Vnni, zmm::WordsVnni, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16Pairs, zmm::Elementwise;
+    Avx512Vnni, zmm::WordsVnni, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16Pairs, zmm::Elementwise,
+    depthwise::Zmm<true>;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

@@ -9,7 +9,7 @@ mod tile;
 
 use core::arch::x86_64::*;
 
-use super::{tier, zmm};
+use super::{depthwise, tier, zmm};
 use crate::Lhs;
 
 tier! {
@@ -17,7 +17,8 @@ tier! {
     Avx512Vnni, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"],
     has [Bits256, Bits512, Vnni512],
-    Avx512Vnni, zmm::WordsVnni, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise;
+    Avx512Vnni, zmm::WordsVnni, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
+    depthwise::Zmm<true>;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

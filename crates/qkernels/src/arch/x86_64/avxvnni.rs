@@ -2,7 +2,7 @@
 //! Lake and later, Sierra Forest). What it computes is in [`vnni256`](super::vnni256).
 
 use super::vnni256::{self, Vex};
-use super::{tier, ymm};
+use super::{depthwise, tier, ymm};
 use crate::Lhs;
 use crate::arch::tile::kernel;
 
@@ -10,7 +10,8 @@ tier! {
     /// The proof that AVX-VNNI, AVX2, FMA and F16C run.
     AvxVnni, "avx2,fma,f16c,avxvnni",
     ["avx2", "fma", "f16c", "avxvnni"], has [Bits256],
-    Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise;
+    Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
+    depthwise::Ymm;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

@@ -11,6 +11,7 @@ pub(crate) mod avx512vl;
 pub(crate) mod avx512vnni;
 #[cfg(feature = "avxvnni")]
 pub(crate) mod avxvnni;
+mod depthwise;
 #[cfg(any(feature = "avxvnni", all(test, feature = "avx512")))]
 mod vnni256;
 mod ymm;
@@ -48,13 +49,14 @@ use has_features;
 
 /// Defines a tier: its token, the features that its door is compiled with, those that detection
 /// asks for (of a tier on top of another one, beside that one's), what it thereby has for the
-/// kernels of others, its kernels in the order of [`Tier`] and its elementwise operations, and what
-/// else it overrides.
+/// kernels of others, its kernels in the order of [`Tier`], its elementwise and depthwise operations,
+/// and what else it overrides.
 macro_rules! tier {
     (
         $(#[$doc:meta])*
         $name:ident $(($below:ty))?, $enable:literal, [$($feature:tt),*], has [$($has:ident),+],
-        $int8:ty, $int16:ty, $f16:ty, $f16_sums:ty, $bf16:ty, $bf16_hardware:ty, $elementwise:ty;
+        $int8:ty, $int16:ty, $f16:ty, $f16_sums:ty, $bf16:ty, $bf16_hardware:ty,
+        $elementwise:ty, $depthwise:ty;
         $($overrides:tt)*
     ) => {
         $(#[$doc])*
@@ -69,6 +71,7 @@ macro_rules! tier {
             type Bf16 = $bf16;
             type Bf16Hardware = $bf16_hardware;
             type Elementwise = $elementwise;
+            type Depthwise = $depthwise;
 
             fn detect() -> Option<Self> {
                 let below = $crate::arch::x86_64::tier!(@detect $($below)?);
@@ -79,6 +82,12 @@ macro_rules! tier {
             fn elementwise(self) -> $elementwise {
                 // SAFETY: `self` proves a superset of the instructions.
                 unsafe { <$elementwise>::new() }
+            }
+
+            #[inline(always)]
+            fn depthwise(self) -> $depthwise {
+                // SAFETY: `self` proves a superset of the instructions.
+                unsafe { <$depthwise>::new() }
             }
 
             #[inline]
