@@ -113,6 +113,21 @@ impl<'a> Out<'a> {
         }
     }
 
+    /// Some columns of the matrix.
+    pub(crate) fn columns(self, cols: Range<usize>) -> Out<'a> {
+        assert!(cols.start <= cols.end && cols.end <= self.cols);
+        Out {
+            ptr: if self.rows == 0 {
+                self.ptr
+            } else {
+                // SAFETY: inside the first row, or one past its end.
+                unsafe { self.ptr.add(cols.start * self.size) }
+            },
+            cols: cols.len(),
+            ..self
+        }
+    }
+
     /// Rows and columns.
     pub(crate) const fn shape(&self) -> (usize, usize) {
         (self.rows, self.cols)

@@ -215,6 +215,14 @@ pub enum KernelError {
         /// Least and largest value allowed.
         allowed: (usize, usize),
     },
+    /// Output channels that cannot be cut into groups of equal size.
+    #[error("{outputs} output channels cannot be cut into {groups} groups of equal size")]
+    Groups {
+        /// Number of groups as given.
+        groups: usize,
+        /// Number of output channels.
+        outputs: usize,
+    },
     /// A zero point that stands for padding but is no value of the type.
     #[error("{what}: {given} is not a value of {dtype}, so padding cannot stand for it")]
     ZeroPoint {

@@ -4,6 +4,7 @@
 //! | operation | what it computes |
 //! |---|---|
 //! | [`gemm()`] | `(A − Z_a) · (B − Z_b)` of bytes in exact i32, then bias, scale, clamp, requantize |
+//! | [`conv2d`] | convolutions as products, without the matrix of patches |
 //! | [`depthwise()`] | convolutions of every channel with a kernel of its own |
 //! | [`dot()`] | one such sum |
 //! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
@@ -30,6 +31,7 @@ extern crate alloc;
 
 mod arch;
 mod batch;
+mod conv;
 mod conv_shape;
 pub mod convert;
 mod depthwise;
@@ -47,6 +49,7 @@ pub mod limit;
 mod operand;
 mod pack;
 mod parallel;
+mod patches;
 mod plan;
 mod portable;
 mod quantize;
@@ -65,6 +68,7 @@ mod workspace;
 mod zero_point;
 
 pub use batch::{BatchMut, BatchOut, BatchRef, gemm_batch};
+pub use conv::{FilterLayout, PackedConv, conv2d};
 pub use conv_shape::ConvShape;
 pub use depthwise::{PackedDepthwise, depthwise};
 pub use dot::dot;
@@ -77,6 +81,7 @@ pub use isa::Isa;
 pub use operand::{Arithmetic, Lhs, Operand};
 pub use pack::{Layout, PackedB, PackedRef};
 pub use parallel::{ParallelFor, Threads};
+pub use patches::Image;
 pub use quantize::{dequantize, quantize};
 pub use reduce::{AbsMax, MinMax, abs_max, min_max};
 pub use requantize::requantize;

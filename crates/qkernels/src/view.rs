@@ -122,6 +122,20 @@ impl<'a, T> MatRef<'a, T> {
         }
     }
 
+    /// Some columns of the matrix; none where it does not have them.
+    pub(crate) fn columns(self, cols: core::ops::Range<usize>) -> Self {
+        let start = if self.rows == 0 {
+            0
+        } else {
+            cols.start * self.col_stride
+        };
+        MatRef {
+            data: self.data.get(start..).unwrap_or_default(),
+            cols: cols.len(),
+            ..self
+        }
+    }
+
     /// Number of rows.
     #[must_use]
     #[inline]

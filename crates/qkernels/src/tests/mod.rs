@@ -1,5 +1,6 @@
 //! The contract, checked for any tier: the same bits as plain scalar code.
 
+mod conv;
 mod conv_cases;
 mod data;
 mod depthwise;

@@ -1,0 +1,353 @@
+//! Convolution as a product without the matrix of patches: rows of A are gathered from the image
+//! when they are needed.
+
+use alloc::vec::Vec;
+
+use crate::gemm::{Call, Run, Target};
+use crate::patches::{Image, Patches};
+use crate::select::with_kernel;
+use crate::source::{Source, source};
+use crate::zero_point::check_depth;
+use crate::{
+    Arithmetic, ConvShape, Epilogue, Isa, KernelError, Layout, Lhs, MatRef, OutMut, PackedB,
+    Residual, Scale, Threads, Workspace, ZeroPoint, ZeroPoints,
+};
+
+/// In which order the weights of a convolution lie in memory, without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterLayout {
+    /// Outputs, channels of a group, height, width: ONNX and PyTorch.
+    Oihw,
+    /// Outputs, height, width, channels of a group: TFLite.
+    Ohwi,
+}
+
+/// The weights of a convolution, packed once for a tier.
+#[derive(Debug, Clone)]
+pub struct PackedConv {
+    kernel: [usize; 2],
+    channels: usize,
+    /// One a group.
+    groups: Vec<PackedB>,
+}
+
+impl PackedConv {
+    /// Packs weights for a tier: `shape` counts outputs, channels of a group, and the height and
+    /// width of the kernel; outputs are cut into `groups` of equal size.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Groups`] when outputs cannot be cut so, [`KernelError::Length`] when the
+    /// weights do not have the shape, [`KernelError::Depth`] and [`KernelError::TooLarge`] as
+    /// [`PackedB::pack`].
+    ///
+    /// ```
+    /// use qkernels::{FilterLayout, Isa, PackedConv};
+    /// let weights = [1i8; 4 * 3 * 2 * 2];
+    /// let packed = PackedConv::pack(Isa::detect(), &weights, [4, 3, 2, 2], FilterLayout::Oihw, 1)?;
+    /// assert_eq!((packed.channels(), packed.outputs()), (3, 4));
+    /// # Ok::<(), qkernels::KernelError>(())
+    /// ```
+    pub fn pack(
+        isa: Isa,
+        weights: &[i8],
+        shape: [usize; 4],
+        layout: FilterLayout,
+        groups: usize,
+    ) -> Result<PackedConv, KernelError> {
+        let [outputs, channels, height, width] = shape;
+        if groups == 0 || !outputs.is_multiple_of(groups) {
+            return Err(KernelError::Groups { groups, outputs });
+        }
+        let count = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let depth = count(&[channels, height, width]);
+        // A length that overflows is one that no slice has.
+        let (depth, expected) = match (depth, count(&shape)) {
+            (Some(depth), Some(expected)) => (depth, expected),
+            _ => (usize::MAX, usize::MAX),
+        };
+        crate::error::check_len("weights", weights.len(), expected)?;
+        let taps = height.saturating_mul(width);
+        let ordered = match layout {
+            FilterLayout::Ohwi => None,
+            FilterLayout::Oihw => {
+                let too_large = KernelError::TooLarge {
+                    rows: outputs,
+                    row_stride: depth,
+                };
+                let mut ordered = crate::pack::zeroed::<i8>(expected).ok_or(too_large)?;
+                let filters = weights.chunks_exact(depth.max(1));
+                for (to, from) in ordered.chunks_exact_mut(depth.max(1)).zip(filters) {
+                    for (i, to) in to.iter_mut().enumerate() {
+                        *to = from[i % channels * taps + i / channels];
+                    }
+                }
+                Some(ordered)
+            }
+        };
+        let weights = ordered.as_deref().unwrap_or(weights);
+        let each = outputs / groups;
+        let packed = (0..groups).map(|g| {
+            let filters = &weights[g * each * depth..][..each * depth];
+            let filters = MatRef::new(filters, each, depth)?;
+            PackedB::pack(isa, filters, Layout::Transposed)
+        });
+        Ok(PackedConv {
+            kernel: [height, width],
+            channels,
+            groups: packed.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Height and width of the kernel, in taps.
+    #[must_use]
+    pub const fn kernel(&self) -> [usize; 2] {
+        self.kernel
+    }
+
+    /// Input channels, of all groups.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.channels * self.groups.len()
+    }
+
+    /// Output channels, of all groups.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.each() * self.groups.len()
+    }
+
+    /// Groups.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The tier that it is packed for, and that [`conv2d`] runs on.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.groups.first().map_or(Isa::SCALAR, PackedB::isa)
+    }
+
+    /// Output channels of a group.
+    fn each(&self) -> usize {
+        self.groups.first().map_or(0, PackedB::n)
+    }
+}
+
+/// `out[n, oy, ox, o] = epilogue(Σ (x[n, iy, ix, c] − Z_x) · (w[o, ky, kx, c] − Z_w[o]))` over the
+/// taps `(ky, kx)` of [`ConvShape`] and the channels of the group; what lies in the padding adds
+/// nothing.
+///
+/// `out` has a row a pixel and a column an output channel. `zp.a` is the zero point of `x`, one for
+/// all; `zp.b` those of the weights, one or one an output channel. Sums are exact in i32 on every
+/// tier and for every thread count; [`Epilogue`] says what happens to them. It runs on the tier
+/// that the weights were packed for. The matrix of patches is never made: what a tile of the
+/// product needs is gathered block by block, and a 1×1 kernel over channels-last pixels reads
+/// them in place. Nothing is allocated once the workspace is as large as
+/// [`Workspace::required_conv2d`] says.
+///
+/// # Errors
+///
+/// [`KernelError::Window`] for a shape that no window fits, [`KernelError::Shape`] and
+/// [`KernelError::Length`] when the operands do not have it, [`KernelError::ZeroPoint`] for a zero
+/// point of `x` that its type cannot hold, and what [`gemm`](crate::gemm()) returns.
+///
+/// ```
+/// use qkernels::{conv2d, ConvShape, Epilogue, FilterLayout, Image, Isa, MatMut, MatRef, OutMut};
+/// use qkernels::{PackedConv, Threads, Workspace, ZeroPoint, ZeroPoints};
+///
+/// // One image of 2×2 pixels with one channel, zero point 1; a kernel of 2×2 ones.
+/// let weights = PackedConv::pack(Isa::detect(), &[1i8; 4], [1, 1, 2, 2], FilterLayout::Oihw, 1)?;
+/// let x = [1u8, 2, 3, 4];
+/// let mut out = [0i32; 4];
+/// conv2d(
+///     Image::ChannelsLast(MatRef::new(&x, 4, 1)?),
+///     &ConvShape { pads: [1, 1, 0, 0], ..ConvShape::new([1, 2, 2], [2, 2]) },
+///     &weights,
+///     ZeroPoints { a: ZeroPoint::Tensor(1), ..ZeroPoints::default() },
+///     &Epilogue::default(),
+///     OutMut::I32(MatMut::new(&mut out, 4, 1)?),
+///     &mut Workspace::new(),
+///     Threads::Single,
+/// )?;
+/// assert_eq!(out, [0, 1, 2, 6]);
+/// # Ok::<(), qkernels::KernelError>(())
+/// ```
+#[allow(clippy::too_many_arguments, reason = "as gemm, and the shape")]
+pub fn conv2d<A: Lhs>(
+    x: Image<'_, A>,
+    shape: &ConvShape,
+    weights: &PackedConv,
+    zp: ZeroPoints<'_>,
+    epilogue: &Epilogue<'_>,
+    out: OutMut<'_>,
+    ws: &mut Workspace,
+    threads: Threads<'_>,
+) -> Result<(), KernelError> {
+    let axes = (shape.axis(0)?, shape.axis(1)?);
+    let target = Target::new(out, epilogue);
+    let rows = check(&x, shape, weights, &zp, epilogue, &target)?;
+    let zero_point = zp.a.of_tensor::<A>("zero points of x")?;
+    for (g, b) in weights.groups.iter().enumerate() {
+        let cols = g * weights.each()..(g + 1) * weights.each();
+        let patches;
+        let a = match in_place(&x, weights, shape) {
+            Some(x) => source(x),
+            None => {
+                let first = g * weights.channels;
+                let channels = first..first + weights.channels;
+                patches = Patches::new(x, axes.0, axes.1, rows, channels, zero_point);
+                Source::Gather(&patches)
+            }
+        };
+        let zp = ZeroPoints {
+            a: ZeroPoint::Tensor(zero_point),
+            b: match zp.b {
+                ZeroPoint::Tensor(z) => ZeroPoint::Tensor(z),
+                ZeroPoint::Vector(z) => ZeroPoint::Vector(&z[cols.clone()]),
+            },
+        };
+        let epilogue = of_columns(epilogue, cols.clone());
+        let target = Target {
+            out: target.out.columns(cols),
+            ..target
+        };
+        let call = Call::new(a, b.as_ref(), zp, &epilogue, target, threads)?;
+        let run = Run { call, ws: &mut *ws };
+        with_kernel(b.isa(), Arithmetic::Int8, run)?;
+    }
+    Ok(())
+}
+
+/// Checks everything that concerns all groups, so that no group is written when another cannot
+/// be; gives the number of output pixels.
+fn check<A: Lhs>(
+    x: &Image<'_, A>,
+    shape: &ConvShape,
+    weights: &PackedConv,
+    zp: &ZeroPoints<'_>,
+    epilogue: &Epilogue<'_>,
+    target: &Target<'_>,
+) -> Result<usize, KernelError> {
+    if shape.kernel != weights.kernel {
+        let pair = |[height, width]: [usize; 2]| (height, width);
+        return Err(KernelError::Shape {
+            what: "the kernel of the packed weights",
+            given: pair(weights.kernel),
+            expected: pair(shape.kernel),
+        });
+    }
+    // Sizes that overflow are more than any matrix has, so they do not match.
+    let [images, height, width] = shape.input;
+    let pixels = height.saturating_mul(width);
+    let (x, expected) = match x {
+        Image::ChannelsLast(m) => (m, (images.saturating_mul(pixels), weights.channels())),
+        Image::ChannelsFirst(m) => (m, (images.saturating_mul(weights.channels()), pixels)),
+    };
+    if (x.rows(), x.cols()) != expected {
+        return Err(KernelError::Shape {
+            what: "x",
+            given: (x.rows(), x.cols()),
+            expected,
+        });
+    }
+    if x.col_stride() != 1 && x.cols() > 1 {
+        return Err(KernelError::Shape {
+            what: "elements between the columns of x",
+            given: (1, x.col_stride()),
+            expected: (1, 1),
+        });
+    }
+    let [images, height, width] = shape.output()?;
+    let out = images.saturating_mul(height).saturating_mul(width);
+    let expected = (out, weights.outputs());
+    if target.out.shape() != expected {
+        return Err(KernelError::Shape {
+            what: "out",
+            given: target.out.shape(),
+            expected,
+        });
+    }
+    zp.b.check("zero points of the weights", weights.outputs())?;
+    epilogue.check(target.dtype, expected, target.params, Arithmetic::Int8)?;
+    let depth = weights.groups.first().map_or(0, PackedB::k);
+    let a_range = A::DTYPE.int_range().unwrap_or((i32::MIN, i32::MAX));
+    epilogue.check_bias(check_depth(depth, zp, a_range, (-128, 127))?)?;
+    Ok(out)
+}
+
+/// Pixels as they are, where a kernel of 1×1 sees each of them once.
+fn in_place<'a, A: Lhs>(
+    x: &Image<'a, A>,
+    weights: &PackedConv,
+    shape: &ConvShape,
+) -> Option<MatRef<'a, A>> {
+    let plain = weights.groups.len() == 1
+        && shape.kernel == [1, 1]
+        && shape.strides == [1, 1]
+        && shape.pads == [0; 4];
+    match x {
+        Image::ChannelsLast(x) if plain => Some(*x),
+        _ => None,
+    }
+}
+
+/// The epilogue of some columns.
+fn of_columns<'a>(epilogue: &Epilogue<'a>, cols: core::ops::Range<usize>) -> Epilogue<'a> {
+    Epilogue {
+        bias: epilogue.bias.map(|b| &b[cols.clone()]),
+        scale: match epilogue.scale {
+            Scale::Channel(s) => Scale::Channel(&s[cols.clone()]),
+            other => other,
+        },
+        bias_f32: epilogue.bias_f32.map(|b| &b[cols.clone()]),
+        residual: epilogue.residual.map(|r| match r {
+            Residual::F32(m) => Residual::F32(m.columns(cols)),
+            Residual::U8 {
+                q,
+                zero_point,
+                multiplier,
+            } => Residual::U8 {
+                q: q.columns(cols),
+                zero_point,
+                multiplier,
+            },
+            Residual::I8 {
+                q,
+                zero_point,
+                multiplier,
+            } => Residual::I8 {
+                q: q.columns(cols),
+                zero_point,
+                multiplier,
+            },
+        }),
+        ..*epilogue
+    }
+}
+
+impl Workspace {
+    /// Bytes that [`conv2d`] needs for a shape and packed weights. On a pool the number of its
+    /// threads counts: call this inside the pool.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Window`] for a shape that no window fits.
+    pub fn required_conv2d(
+        shape: &ConvShape,
+        weights: &PackedConv,
+        threads: Threads<'_>,
+    ) -> Result<usize, KernelError> {
+        let [images, height, width] = shape.output()?;
+        let rows = images.saturating_mul(height).saturating_mul(width);
+        let depth = weights.groups.first().map_or(0, PackedB::k);
+        Ok(Workspace::required(
+            weights.isa(),
+            rows,
+            weights.each(),
+            depth,
+            threads,
+        ))
+    }
+}
