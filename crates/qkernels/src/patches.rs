@@ -106,15 +106,58 @@ impl Gather for Patches<'_> {
     }
 
     fn fill(&self, i: usize, k0: usize, out: &mut [u8]) {
+        let (line, ox) = (i / self.x.output, i % self.x.output);
+        let (image, oy) = (line / self.y.output, line % self.y.output);
+        self.patch([image, oy, ox], k0, out);
+    }
+
+    fn patches(&self) -> Option<&Patches<'_>> {
+        Some(self)
+    }
+}
+
+impl Patches<'_> {
+    /// Writes rows from `ks.start` to `ks.end`, `stride` apart, every byte flipped by `flip`.
+    #[inline(always)]
+    pub(crate) fn copy(
+        &self,
+        rows: Range<usize>,
+        ks: Range<usize>,
+        stride: usize,
+        flip: u8,
+        to: &mut [u8],
+    ) {
+        let (mut line, mut ox) = (rows.start / self.x.output, rows.start % self.x.output);
+        let (mut image, mut oy) = (line / self.y.output, line % self.y.output);
+        for to in to.chunks_mut(stride).take(rows.len()) {
+            let to = &mut to[..ks.len()];
+            self.patch([image, oy, ox], ks.start, to);
+            if flip != 0 {
+                for v in to {
+                    *v ^= flip;
+                }
+            }
+            ox += 1;
+            if ox == self.x.output {
+                (line, ox) = (line + 1, 0);
+                (image, oy) = (line / self.y.output, line % self.y.output);
+            }
+        }
+    }
+
+    /// Writes the patch of an output pixel from its element `k0` on.
+    #[inline(always)]
+    fn patch(&self, [image, oy, ox]: [usize; 3], k0: usize, mut out: &mut [u8]) {
         if out.is_empty() {
             return;
         }
-        let (line, ox) = (i / self.x.output, i % self.x.output);
-        let (image, oy) = (line / self.y.output, line % self.y.output);
-        let (tap, mut first) = (k0 / self.channels, k0 % self.channels);
-        let (mut ky, mut kx) = (tap / self.x.kernel, tap % self.x.kernel);
+        let (mut ky, mut kx, mut first) = (0, 0, 0);
+        if k0 > 0 {
+            let tap = k0 / self.channels;
+            first = k0 % self.channels;
+            (ky, kx) = (tap / self.x.kernel, tap % self.x.kernel);
+        }
         let image = image * self.image;
-        let mut out = out;
         while !out.is_empty() {
             let y = self.y.inside(oy * self.y.stride + ky * self.y.dilation);
             let x = self.x.inside(ox * self.x.stride + kx * self.x.dilation);
@@ -132,7 +175,7 @@ impl Gather for Patches<'_> {
                     (to, out) = out.split_at_mut(count);
                     let at = image + y * self.row + x * self.pixel + first * self.channel;
                     if self.channel == 1 {
-                        to.copy_from_slice(&self.data[at..at + count]);
+                        copy(to, &self.data[at..at + count]);
                     } else {
                         let from = self.data[at..].iter().step_by(self.channel);
                         for (to, from) in to.iter_mut().zip(from) {
@@ -147,5 +190,28 @@ impl Gather for Patches<'_> {
                 (ky, kx) = (ky + 1, 0);
             }
         }
+    }
+}
+
+/// Copies equally many bytes in vectors, the last of which overlaps the one before it: a call of
+/// memcpy for every few bytes costs more than they do.
+#[inline(always)]
+fn copy(to: &mut [u8], from: &[u8]) {
+    #[inline(always)]
+    fn chunks<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+        let (Some(last), Some(end)) = (from.last_chunk::<N>(), to.len().checked_sub(N)) else {
+            return false;
+        };
+        for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(from.as_chunks().0) {
+            *to = *from;
+        }
+        to[end..].copy_from_slice(last);
+        true
+    }
+    if chunks::<64>(to, from) || chunks::<16>(to, from) || chunks::<4>(to, from) {
+        return;
+    }
+    for (to, from) in to.iter_mut().zip(from).take(3) {
+        *to = *from;
     }
 }

@@ -8,6 +8,7 @@ use qformat::DType;
 
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Microkernel, lhs_shift};
+use crate::patches::Patches;
 use crate::plan::Plan;
 use crate::{MatRef, Operand};
 
@@ -21,6 +22,10 @@ pub(crate) trait Gather: Sync {
     fn dtype(&self) -> DType;
     /// Writes the elements of row `i` from `k0` on.
     fn fill(&self, i: usize, k0: usize, out: &mut [u8]);
+    /// The rows as patches of an image, if they are: those are copied inside a tier's door.
+    fn patches(&self) -> Option<&Patches<'_>> {
+        None
+    }
 }
 
 /// The A operand.
@@ -247,6 +252,11 @@ fn copy_gathered<K: Microkernel>(
     }
     let signed = g.dtype().is_signed();
     let in_place = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
+    if let (Some(patches), true) = (g.patches(), in_place) {
+        let flip = if signed { K::SIGNED_LHS_SHIFT as u8 } else { 0 };
+        let to: &mut [u8] = bytemuck::cast_slice_mut(to);
+        return patches.copy(rows, k0..k0 + count, stride, flip, to);
+    }
     for (i, to) in rows.zip(to.chunks_mut(stride)) {
         if in_place {
             let to: &mut [u8] = bytemuck::cast_slice_mut(&mut to[..count]);
