@@ -216,7 +216,7 @@ macro_rules! kernel {
                     <$lanes as Convert>::rhs(b)
                 }
 
-                #[inline]
+                #[inline(always)]
                 fn accumulate(
                     self,
                     a: LhsTile<'_, Self::Lhs>,

@@ -40,7 +40,7 @@ impl Microkernel for Avx512Vnni {
         b.int() as i8
     }
 
-    #[inline]
+    #[inline(always)]
     fn accumulate(
         self,
         a: LhsTile<'_, u8>,
