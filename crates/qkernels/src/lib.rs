@@ -48,6 +48,7 @@ mod kernel;
 pub mod limit;
 mod operand;
 mod pack;
+mod pages;
 mod parallel;
 mod patches;
 mod plan;

@@ -13,8 +13,8 @@ use qformat::DType;
 
 use crate::isa::{Task, Tier};
 use crate::kernel::Microkernel;
+use crate::pages::Pages;
 use crate::select::{VisitKernel, with_kernel};
-use crate::workspace::Line;
 use crate::{Arithmetic, Isa, KernelError, MatRef, Operand};
 
 /// How the B operand lies in memory before packing.
@@ -45,7 +45,7 @@ pub(crate) struct Header {
 #[derive(Debug, Clone)]
 pub struct PackedB {
     header: Header,
-    data: Vec<Line>,
+    data: Pages,
     /// Padded with zeros to whole units.
     col_sums: Vec<i32>,
 }
@@ -321,13 +321,11 @@ impl PackedB {
             row_stride: b.row_stride().max(b.col_stride()),
         };
         let sizes = Sizes::new::<K>(k, n).ok_or(too_large.clone())?;
-        let lines = sizes.bytes.div_ceil(size_of::<Line>());
-        let mut data = zeroed::<Line>(lines).ok_or(too_large.clone())?;
+        let mut data = Pages::zeroed(sizes.bytes).ok_or(too_large.clone())?;
         let mut col_sums = zeroed::<i32>(sizes.sums).ok_or(too_large)?;
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         let max_abs = tier.enter(PackInto::<B, K> {
             b,
-            data: bytemuck::cast_slice_mut(&mut bytes[..sizes.bytes]),
+            data: bytemuck::cast_slice_mut(&mut data.bytes_mut()[..sizes.bytes]),
             sums: &mut col_sums,
             kernel: PhantomData,
         });
@@ -356,10 +354,8 @@ impl PackedB {
             rows: header.k,
             row_stride: header.n,
         };
-        let lines = elements.len().div_ceil(size_of::<Line>());
-        let mut data = zeroed::<Line>(lines).ok_or(too_large.clone())?;
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
-        bytes[..elements.len()].copy_from_slice(elements);
+        let mut data = Pages::zeroed(elements.len()).ok_or(too_large.clone())?;
+        data.bytes_mut()[..elements.len()].copy_from_slice(elements);
         let count = sums.len() / size_of::<i32>();
         let mut col_sums = zeroed::<i32>(count).ok_or(too_large)?;
         bytemuck::cast_slice_mut(&mut col_sums).copy_from_slice(sums);
@@ -375,7 +371,7 @@ impl PackedB {
     pub fn as_ref(&self) -> PackedRef<'_> {
         PackedRef {
             header: self.header,
-            data: bytemuck::cast_slice(&self.data),
+            data: self.data.bytes(),
             col_sums: &self.col_sums,
         }
     }
@@ -419,7 +415,7 @@ impl PackedB {
     /// Bytes that the packed weights take, padding included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(self.data.as_slice()) + size_of_val(self.col_sums.as_slice())
+        self.data.bytes().len() + size_of_val(self.col_sums.as_slice())
     }
 }
 
