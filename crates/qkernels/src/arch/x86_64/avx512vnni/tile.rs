@@ -263,6 +263,11 @@ static PLAIN: [&[Tile]; 4] = tiles!(false);
 /// about 2 / N of the time, so only narrow products use it).
 static SHIFTING: [&[Tile]; 4] = tiles!(true);
 
+/// Depth in groups from which on the lines of the output are fetched while the sums are made, so
+/// that the stores do not wait for them: 2 to 4 % faster at 1024³ and 2048³; at 256³ 1 % slower,
+/// where the output is in L2.
+const FETCH_GROUPS: usize = 192;
+
 /// A tile of `R` rows by `V` vectors of 16 columns, in `S` chains; `X`: A is shifted when read.
 ///
 /// Measured on Zen 4 at 64 steps in K (16 groups), tile 6 × 64, against the 384 cycles that the
@@ -293,6 +298,16 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
         } else {
             for (r, acc) in acc[0].iter_mut().enumerate() {
                 *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());
+            }
+        }
+        if t.groups >= FETCH_GROUPS {
+            let lines = (16 * V * size_of::<F::Elem>()).div_ceil(64);
+            for r in 0..R {
+                let row: *const i8 = t.c.add(r * t.c_stride).cast();
+                for line in 0..lines {
+                    // Never faults, whatever the address.
+                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64 * line));
+                }
             }
         }
         let (mut a, mut b) = (t.a, t.b);
