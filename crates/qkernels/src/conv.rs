@@ -18,7 +18,7 @@ use crate::{
 pub enum FilterLayout {
     /// Outputs, channels of a group, height, width: ONNX and PyTorch.
     Oihw,
-    /// Outputs, height, width, channels of a group: TFLite.
+    /// Outputs, height, width, channels of a group: `TFLite`.
     Ohwi,
 }
 

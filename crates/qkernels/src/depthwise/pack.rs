@@ -145,7 +145,7 @@ pub struct PackedDepthwise {
 impl PackedDepthwise {
     /// Packs `weights` for a tier: one kernel of `kernel` (height and width) taps a channel.
     /// [`Layout::Transposed`] has a channel a row and its taps, row by row, as columns (ONNX:
-    /// `C × 1 × kh × kw`); [`Layout::RowMajor`] has a tap a row (TFLite: `kh × kw × C`).
+    /// `C × 1 × kh × kw`); [`Layout::RowMajor`] has a tap a row (`TFLite`: `kh × kw × C`).
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ fn check<A: Lhs + Debug>(isa: Isa, case: Case, threads: Threads<'_>, from_byte: 
     } = case;
     let [height, width] = shape.kernel;
     let dims = [groups * outputs, channels, height, width];
-    let packed = if case.seed % 2 == 0 {
+    let packed = if case.seed.is_multiple_of(2) {
         PackedConv::pack(isa, &inputs.w, dims, FilterLayout::Ohwi, groups).unwrap()
     } else {
         let taps = height * width;
