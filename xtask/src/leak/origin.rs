@@ -13,8 +13,13 @@ const DETECTION: &str = "core::core_arch::x86::xsave::";
 
 /// Modules below `arch::x86_64` that several tiers share, with what their functions may need.
 const SHARED: &[(&str, &[&str])] = &[
-    ("f16c", &["avx", "f16c"]),
     ("ymm", &["avx2", "fma", "f16c"]),
+    ("vnni256", &["avx2", "fma", "f16c"]),
+    (
+        // A tier of tests alone: the 256-bit form that lets AVX-512 machines prove AVX-VNNI.
+        "avx512vl",
+        &["avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512_vnni"],
+    ),
     (
         "zmm",
         &[
@@ -88,7 +93,10 @@ mod tests {
                 "qkernels::arch::x86_64::avx512vnni::tile::bytes::{closure#0}",
                 "avx512_vnni",
             ),
-            ("qkernels::arch::x86_64::f16c::narrow", "shared f16c"),
+            (
+                "qkernels::arch::x86_64::ymm::elementwise::sum",
+                "shared ymm",
+            ),
             ("qkernels::arch::x86_64::unheard_of::f", "outside"),
             (
                 "qkernels::driver::run::<qkernels::arch::x86_64::avx2::Avx2>",
