@@ -5,9 +5,10 @@
 
 use qformat::QuantElement;
 
-use crate::Lhs;
+use crate::dot::DOT_LANES;
 use crate::portable;
 use crate::quantize::{Divisor, Target};
+use crate::{Lhs, Operand};
 
 /// Elementwise operations and reductions. Each has a plain form that every tier can run; a set of
 /// instructions overrides it where the compiler does not find them by itself. The results are the
@@ -23,6 +24,12 @@ pub(crate) trait Elementwise: Copy {
     #[inline(always)]
     fn sum<A: Lhs>(self, a: &[A]) -> i32 {
         a.iter().fold(0i32, |sum, &a| sum.wrapping_add(a.to_i32()))
+    }
+
+    /// Sums of products of floats, element `i` added to lane `i mod 64` by a fused step.
+    #[inline(always)]
+    fn dot_lanes<F: Operand>(self, a: &[F], b: &[F]) -> [f32; DOT_LANES] {
+        portable::dot_lanes(a, b, portable::fused)
     }
 
     /// `out = saturate(rne(x / S) + Z)`.

@@ -3,16 +3,24 @@
 //!
 //! | operation | what it computes |
 //! |---|---|
-//! | [`gemm()`] | `(A − Z_a) · (B − Z_b)` of bytes in exact i32, then bias, scale, clamp, requantize |
+//! | [`gemm()`] | `(A − Z_a) · (B − Z_b)` of bytes or i16 in exact i32, `A · B` of f16 or bf16 in f32; then bias, scale, residual, clamp, a table, any output type |
+//! | [`gemm_batch`] | many such products, B packed inside the call (attention) |
+//! | [`gemm_dynamic`] | the same with A in f32, quantized while it is packed |
+//! | [`gemm_i64`] | i16 by i16 where i32 might not hold the sums |
 //! | [`conv2d`] | convolutions as products, without the matrix of patches |
 //! | [`depthwise()`] | convolutions of every channel with a kernel of its own |
-//! | [`dot()`] | one such sum |
+//! | [`dot()`], [`dot_i64`], [`dot_f32`] | one sum: of bytes, of i16, of f16 or bf16 |
 //! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
 //! | [`min_max`], [`abs_max`] | the finite range of a tensor, and what is not finite |
 //! | [`histogram()`] | counts of values in bins of equal width |
 //! | [`row_sums`], [`col_sums`] | sums of the rows and columns of a byte matrix |
 //! | [`convert`] | f16 and bf16 to f32 and back |
 //! | [`limit`] | what the machine can do at best, to measure kernels against |
+//!
+//! Weights are packed once ([`PackedB`], [`PackedConv`], [`PackedDepthwise`]); [`PackedB`] goes to
+//! bytes and back, in place where they lie aligned. [`Arithmetic`] says how a product multiplies and
+//! adds, [`Epilogue`] what happens to its sums, [`Threads`] who does the work, [`Workspace`] with
+//! which memory.
 //!
 //! # The same bits everywhere
 //!
@@ -23,8 +31,8 @@
 //! # Features
 //!
 //! `std` (default): detection at run time and the environment variable; without it only what the
-//! compile target guarantees is used. `rayon` (default): [`Threads::Rayon`]. `avx2`, `avx512`
-//! (default): the tiers of these names. Features change speed, never results.
+//! compile target guarantees is used. `rayon` (default): [`Threads::Rayon`]. `avx2`, `avxvnni`,
+//! `avx512` (default): the tiers of these names. Features change speed, never results.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
@@ -72,7 +80,7 @@ pub use batch::{BatchMut, BatchOut, BatchRef, gemm_batch};
 pub use conv::{FilterLayout, PackedConv, conv2d};
 pub use conv_shape::ConvShape;
 pub use depthwise::{PackedDepthwise, depthwise};
-pub use dot::dot;
+pub use dot::{HalfFloat, dot, dot_f32, dot_i64};
 pub use dynamic::{Dynamic, dynamic_params, gemm_dynamic};
 pub use epilogue::{Epilogue, OutMut, OutParams, Residual, Scale};
 pub use error::KernelError;

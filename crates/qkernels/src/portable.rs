@@ -5,8 +5,9 @@
 
 use qformat::QuantElement;
 
-use crate::Lhs;
+use crate::dot::DOT_LANES;
 use crate::quantize::{Divisor, Target, round_clamped};
+use crate::{Lhs, Operand};
 
 /// `Σ a[i] · b[i]` modulo 2^32, over the shorter length.
 #[inline(always)]
@@ -14,6 +15,36 @@ pub(crate) fn dot<A: Lhs>(a: &[A], b: &[i8]) -> i32 {
     a.iter().zip(b).fold(0i32, |sum, (&a, &b)| {
         sum.wrapping_add(a.to_i32() * i32::from(b))
     })
+}
+
+/// `a · b + sum`, rounded once, where the product of the factors is exact in f64 and has at most 22
+/// bits, as that of two f16 or bf16: without the instruction. The f64 sum is rounded twice, which
+/// is innocuous: it lies closer than 2^−53 to a tie of f32 only if it is one, because neither the
+/// product nor the sum has that many bits.
+#[inline(always)]
+pub(crate) fn fused(a: f32, b: f32, sum: f32) -> f32 {
+    (f64::from(sum) + f64::from(a) * f64::from(b)) as f32
+}
+
+/// Sums in lanes, by a fused step `fused(a, b, sum)`.
+#[inline(always)]
+pub(crate) fn dot_lanes<F: Operand>(
+    a: &[F],
+    b: &[F],
+    fused: impl Fn(f32, f32, f32) -> f32,
+) -> [f32; DOT_LANES] {
+    let mut lanes = [0f32; DOT_LANES];
+    let (a_steps, a_rest) = a.as_chunks::<DOT_LANES>();
+    let (b_steps, b_rest) = b.as_chunks::<DOT_LANES>();
+    for (a, b) in a_steps.iter().zip(b_steps) {
+        for j in 0..DOT_LANES {
+            lanes[j] = fused(a[j].float(), b[j].float(), lanes[j]);
+        }
+    }
+    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane = fused(a.float(), b.float(), *lane);
+    }
+    lanes
 }
 
 /// Rounds to f16 (the method of F. Giesen's `float_to_half_fast3_rtne`, 2016, with NaN payloads

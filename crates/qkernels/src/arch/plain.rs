@@ -11,7 +11,7 @@ use bytemuck::Pod;
 use crate::Operand;
 use crate::isa::Tier;
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, TileMut, check_tile};
-use crate::portable::{f16_bits_to_f32, f32_to_f16_bits};
+use crate::portable::{f16_bits_to_f32, f32_to_f16_bits, fused};
 
 /// One step of a sum.
 pub(crate) trait Math: Copy + Send + Sync + 'static {
@@ -87,12 +87,10 @@ math! {
     |a| a.float(), |b| b.float(),
     |sum, a, b| f16_bits_to_f32(f32_to_f16_bits(sum + f16_bits_to_f32(f32_to_f16_bits(a * b))));
 
-    /// A fused multiply-add without the instruction. The product of two bf16 is exact in f64. The
-    /// f64 sum is rounded twice, which is innocuous: a sum that f64 cannot hold lies closer to a
-    /// tie of f32 than 2^−53 only if it is one, because the product has 16 bits and the sum 24.
+    /// A fused multiply-add without the instruction.
     Bf16 = "plain/bf16/1x8": f32, f32, f32;
     |a| a.float(), |b| b.float(),
-    |sum, a, b| (f64::from(sum) + f64::from(a) * f64::from(b)) as f32;
+    |sum, a, b| fused(a, b, sum);
 }
 
 /// Columns of a tile.

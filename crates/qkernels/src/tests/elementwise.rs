@@ -196,7 +196,7 @@ fn lengths_and_types_must_fit() {
         assert!(dequantize(isa, &[0i8; 3], &p, &mut [0.0; 2]).is_err());
         assert!(requantize(isa, &[0; 3], 1.0, &p, &mut [0i8; 2]).is_err());
         assert!(convert::f32_to_f16(isa, &[0.0; 3], &mut []).is_err());
-        assert!(dot(isa, &[1u8], &[]).is_err());
+        assert!(dot::<u8, i8>(isa, &[1], &[]).is_err());
         assert!(matches!(
             dot(isa, &vec![0u8; 65_794], &vec![0i8; 65_794]),
             Err(KernelError::Depth { max: 65_793, .. })
@@ -231,5 +231,67 @@ proptest! {
     fn dots_equal_a_plain_sum(seed in any::<u64>()) {
         check_dot::<u8>(seed, |b| b);
         check_dot::<i8>(seed, |b| b as i8);
+    }
+}
+
+proptest! {
+    #![proptest_config(super::data::cases(64))]
+
+    /// All pairs of bytes, and i16 in i64.
+    #[test]
+    fn dots_of_every_pair_equal_plain_sums(n in 0usize..2000, seed in any::<u64>()) {
+        let mut rng = Rng(seed);
+        let (a, b) = (rng.bytes(n), rng.bytes(n));
+        let signed = |x: &[u8]| -> Vec<i8> { x.iter().map(|&v| v as i8).collect() };
+        fn sum<A: Lhs, B: Lhs>(a: &[A], b: &[B]) -> i32 {
+            a.iter().zip(b).map(|(a, b)| a.to_i32() * b.to_i32()).sum()
+        }
+        let (sa, sb) = (signed(&a), signed(&b));
+        let wide = |x: &[u8]| -> Vec<i16> { x.iter().map(|&v| (i32::from(v) * 257 - 32_768) as i16).collect() };
+        let (wa, wb) = (wide(&a), wide(&b));
+        let long: i64 = wa.iter().zip(&wb).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum();
+        for isa in Isa::available() {
+            prop_assert_eq!(dot(isa, &a, &b), Ok(sum(&a, &b)));
+            prop_assert_eq!(dot(isa, &sa, &b), Ok(sum(&sa, &b)));
+            prop_assert_eq!(dot(isa, &a, &sb), Ok(sum(&a, &sb)));
+            prop_assert_eq!(dot(isa, &sa, &sb), Ok(sum(&sa, &sb)));
+            prop_assert_eq!(crate::dot_i64(isa, &wa, &wb), Ok(long));
+        }
+    }
+
+    /// Floats of any bits, in the lanes and the tree of the contract.
+    #[test]
+    fn dots_of_floats_have_one_order(n in 0usize..700, wild in any::<bool>(), seed in any::<u64>()) {
+        fn check<F: crate::HalfFloat>(a: &[F], b: &[F]) {
+            let mut lanes = [0f32; 64];
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                lanes[i % 64] = a.float().mul_add(b.float(), lanes[i % 64]);
+            }
+            for half in [32, 16, 8, 4, 2, 1] {
+                for j in 0..half {
+                    lanes[j] += lanes[j + half];
+                }
+            }
+            let expected = if lanes[0].is_nan() { f32::NAN } else { lanes[0] };
+            for isa in Isa::available() {
+                let found = crate::dot_f32(isa, a, b).unwrap();
+                assert_eq!(found.to_bits(), expected.to_bits(), "{isa} {}", a.len());
+            }
+        }
+        let mut rng = Rng(seed);
+        let mut any = || -> Vec<f32> {
+            (0..n)
+                .map(|_| match rng.below(8) {
+                    0 if wild => f32::from_bits(rng.next()),
+                    1 => f32::from_bits(rng.next() & 0x80ff_ffff | 0x1b00_0000),
+                    _ => rng.next() as i32 as f32 / 2f32.powi(30),
+                })
+                .collect()
+        };
+        let (a, b) = (any(), any());
+        let bf = |x: &[f32]| -> Vec<half::bf16> { x.iter().map(|&v| half::bf16::from_f32(v)).collect() };
+        let hf = |x: &[f32]| -> Vec<half::f16> { x.iter().map(|&v| half::f16::from_f32(v)).collect() };
+        check(&bf(&a), &bf(&b));
+        check(&hf(&a), &hf(&b));
     }
 }

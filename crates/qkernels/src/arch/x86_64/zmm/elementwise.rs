@@ -12,10 +12,11 @@ use core::arch::x86_64::*;
 
 use qformat::QuantElement;
 
-use crate::Lhs;
+use crate::dot::DOT_LANES;
 use crate::elementwise::{STREAM_FROM, for_blocks, lowest, map_or_stream};
 use crate::portable;
 use crate::quantize::{Divisor, Method, Target};
+use crate::{Lhs, Operand};
 
 /// The proof that AVX-512 F, BW, DQ and VL run.
 #[derive(Clone, Copy)]
@@ -32,6 +33,13 @@ impl Elementwise {
 }
 
 impl crate::elementwise::Elementwise for Elementwise {
+    #[cfg(feature = "std")]
+    #[inline(always)]
+    fn dot_lanes<F: Operand>(self, a: &[F], b: &[F]) -> [f32; DOT_LANES] {
+        // The door has the instruction.
+        portable::dot_lanes(a, b, f32::mul_add)
+    }
+
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
         // SAFETY: `self` proves the instructions.
