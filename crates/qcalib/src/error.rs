@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use qformat::{FormatError, Granularity};
+use qformat::FormatError;
 use qkernels::KernelError;
 use thiserror::Error;
 
@@ -32,17 +32,28 @@ pub enum CalibError {
         /// The shape.
         shape: Vec<usize>,
     },
-    /// A batch with another number of channels than the batches before it.
+    /// A batch with another number of channels (or blocks) than the batches before it.
     #[error(
-        "the batch has {given} channels on axis {axis}, but the batches before it had {expected}"
+        "the batch has {given} channels or blocks on axis {axis}, but the batches before it had \
+         {expected}"
     )]
     Channels {
-        /// The axis of the channels.
+        /// The axis of the channels or blocks.
         axis: usize,
         /// Channels of this batch.
         given: usize,
         /// Channels of every batch before it.
         expected: usize,
+    },
+    /// Strides that do not fit a shape and its elements.
+    #[error("strides {given:?} do not fit shape {shape:?}: {reason}")]
+    Strides {
+        /// The strides, in elements.
+        given: Vec<isize>,
+        /// The shape.
+        shape: Vec<usize>,
+        /// What is wrong.
+        reason: &'static str,
     },
     /// A batch with non-finite values under [`Policy::Error`](crate::Policy::Error). Nothing of
     /// the batch was recorded.
@@ -63,12 +74,6 @@ pub enum CalibError {
     NoData {
         /// The channel, or 0 per tensor.
         group: usize,
-    },
-    /// A granularity that observers do not record.
-    #[error("granularity {given} cannot be observed: use per-tensor or per-channel")]
-    Granularity {
-        /// The granularity as given.
-        given: Granularity,
     },
     /// Two things that must agree and do not: observers to merge, or a request and an observer.
     #[error("{what} differs: {given} given, {expected} expected")]

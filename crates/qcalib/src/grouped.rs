@@ -13,10 +13,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::extent::{Extent, ExtentWire};
-use crate::layout::{Layout, check_granularity};
+use crate::layout::{COPIED, Layout, Room, check_granularity};
 use crate::observer::sealed::Sealed;
 use crate::state::{ObserverState, RecordWire};
-use crate::{CalibError, NonFinite, Observer, ObserverKind, Policy, Record};
+use crate::view::{TensorView, non_finite};
+use crate::{CalibError, Observer, ObserverKind, Policy, Record};
 
 /// A run of values of one group.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +92,7 @@ pub struct Grouped<A: Accumulator> {
     policy: Policy,
     settings: A::Settings,
     groups: Vec<Group<A>>,
-    gathered: Vec<f32>,
+    room: Room,
     scratch: A::Scratch,
 }
 
@@ -100,7 +101,7 @@ impl<A: Accumulator> Grouped<A> {
     ///
     /// # Errors
     ///
-    /// [`CalibError::Granularity`] for per-block granularity.
+    /// [`CalibError::Format`] for blocks of no elements.
     pub fn new(granularity: Granularity, policy: Policy) -> Result<Self, CalibError> {
         Self::with_settings(granularity, policy, A::Settings::default())
     }
@@ -112,13 +113,13 @@ impl<A: Accumulator> Grouped<A> {
     ) -> Result<Self, CalibError> {
         check_granularity(granularity)?;
         A::check_settings(&settings)?;
-        let (groups, gathered, scratch) = (Vec::new(), Vec::new(), A::Scratch::default());
+        let (groups, room, scratch) = (Vec::new(), Room::default(), A::Scratch::default());
         Ok(Grouped {
             granularity,
             policy,
             settings,
             groups,
-            gathered,
+            room,
             scratch,
         })
     }
@@ -129,16 +130,16 @@ impl<A: Accumulator> Grouped<A> {
     }
 
     /// Everything that must hold before the first value is recorded.
-    fn check_batch(&self, x: &[f32], shape: &[usize]) -> Result<Layout, CalibError> {
-        let layout = Layout::new(self.granularity, x, shape)?;
+    fn check_batch(&mut self, x: &TensorView<'_>) -> Result<(Layout, usize), CalibError> {
+        let layout = Layout::new(self.granularity, x.shape())?;
+        let (given, expected) = (layout.groups()?, self.groups.len());
         if x.is_empty() {
-            return Ok(layout);
+            return Ok((layout, given));
         }
-        let (given, expected) = (layout.groups(), self.groups.len());
         if expected != 0 && given != expected {
             let axis = match self.granularity {
-                Granularity::PerChannel { axis } => axis,
-                _ => 0,
+                Granularity::PerChannel { axis } | Granularity::PerBlock { axis, .. } => axis,
+                Granularity::PerTensor => 0,
             };
             return Err(CalibError::Channels {
                 axis,
@@ -147,13 +148,42 @@ impl<A: Accumulator> Grouped<A> {
             });
         }
         if self.policy == Policy::Error {
-            check_finite(x)?;
+            self.check_finite(x)?;
         }
-        let share = (x.len() / given.max(1)) as u64;
+        let share = layout.share() as u64;
         self.groups
             .iter()
             .try_for_each(|g| g.extent.check_room(share))?;
-        Ok(layout)
+        Ok((layout, given))
+    }
+
+    /// Names the first value that is not finite, in row-major order.
+    fn check_finite(&mut self, x: &TensorView<'_>) -> Result<(), CalibError> {
+        let mut first = None;
+        let mut all = 0;
+        let mut look = |start: usize, part: &[f32]| {
+            if let Some((index, kind, count)) = non_finite(part) {
+                first.get_or_insert((start + index, kind));
+                all += count;
+            }
+        };
+        if let Some(x) = x.in_place() {
+            look(0, x);
+        } else {
+            let part = &mut self.room.slab;
+            for start in (0..x.len()).step_by(COPIED) {
+                x.copy(start, COPIED.min(x.len() - start), part)?;
+                look(start, part);
+            }
+        }
+        match first {
+            Some((index, kind)) => Err(CalibError::NonFinite {
+                count: all,
+                index,
+                kind,
+            }),
+            None => Ok(()),
+        }
     }
 
     fn check_mergeable(&self, other: &Self) -> Result<(), CalibError> {
@@ -224,27 +254,6 @@ impl<A: Accumulator> Grouped<A> {
     }
 }
 
-/// Names the first value that is not finite.
-fn check_finite(x: &[f32]) -> Result<(), CalibError> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let special = |v: &f32| v.to_bits() & EXPONENT == EXPONENT;
-    // Whole chunks without an exit inside, which vectorises.
-    if x.chunks(4096)
-        .all(|c| !c.iter().fold(false, |any, v| any | special(v)))
-    {
-        return Ok(());
-    }
-    let count = x.iter().filter(|v| special(v)).count() as u64;
-    match x
-        .iter()
-        .enumerate()
-        .find_map(|(i, &v)| NonFinite::of(v).map(|k| (i, k)))
-    {
-        Some((index, kind)) => Err(CalibError::NonFinite { count, index, kind }),
-        None => Ok(()),
-    }
-}
-
 impl<A: Accumulator> Sealed for Grouped<A> {
     fn wire(&self) -> RecordWire {
         let store = |g: &Group<A>| GroupWire {
@@ -275,23 +284,23 @@ impl<A: Accumulator> Observer for Grouped<A> {
         self.groups.len()
     }
 
-    fn observe(&mut self, batch_index: u64, x: &[f32], shape: &[usize]) -> Result<(), CalibError> {
-        let layout = self.check_batch(x, shape)?;
+    fn observe_view(&mut self, batch_index: u64, x: TensorView<'_>) -> Result<(), CalibError> {
+        let (layout, count) = self.check_batch(&x)?;
         if x.is_empty() {
             return Ok(());
         }
         if self.groups.is_empty() {
-            self.groups.resize_with(layout.groups(), Group::default);
+            self.groups.resize_with(count, Group::default);
         }
         let Grouped {
             settings,
             groups,
-            gathered,
+            room,
             scratch,
             ..
         } = self;
         let isa = Isa::detect();
-        layout.for_each_piece(x, gathered, |group, values| {
+        layout.for_each_piece(&x, room, |group, values| {
             let Group { extent, more } = &mut groups[group];
             let summary = min_max(isa, values);
             extent.add(values.len(), &summary);
@@ -301,8 +310,7 @@ impl<A: Accumulator> Observer for Grouped<A> {
                 summary: &summary,
             };
             more.add(settings, extent, piece, scratch);
-        });
-        Ok(())
+        })
     }
 
     fn merge(&mut self, other: &dyn Observer) -> Result<(), CalibError> {

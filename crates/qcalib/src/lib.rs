@@ -101,6 +101,7 @@ mod observer;
 pub mod observers;
 mod policy;
 mod state;
+mod view;
 
 pub use error::CalibError;
 pub use estimator::{Estimator, Target, ValueRange, params, params_with, ranges};
@@ -110,3 +111,4 @@ pub use method::Method;
 pub use observer::{Observer, ObserverKind, Record};
 pub use policy::{NonFinite, Policy};
 pub use state::ObserverState;
+pub use view::{TensorView, Values};

@@ -167,7 +167,7 @@ impl Method {
     ///
     /// # Errors
     ///
-    /// [`CalibError::Granularity`] for per-block granularity.
+    /// [`CalibError::Format`] for blocks of no elements.
     pub fn observer(
         self,
         granularity: Granularity,

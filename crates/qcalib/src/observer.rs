@@ -11,7 +11,7 @@ use crate::observers::{
     Batches, Histogram, HistogramObserver, MinMaxObserver, Moments, MomentsObserver,
     MovingAverageObserver,
 };
-use crate::{CalibError, Extent, ObserverState, Policy, ValueRange};
+use crate::{CalibError, Extent, ObserverState, Policy, TensorView, ValueRange};
 
 pub(crate) mod sealed {
     use crate::state::RecordWire;
@@ -55,7 +55,7 @@ pub trait Observer: Any + fmt::Debug + Send + Sync + sealed::Sealed {
     /// What happens to values that are not finite.
     fn policy(&self) -> Policy;
 
-    /// Number of groups: the channels, or 1 per tensor; 0 until the first value.
+    /// Number of groups: the channels, the blocks, or 1 per tensor; 0 until the first value.
     fn groups(&self) -> usize;
 
     /// Records a batch: `x` in row-major order, of any shape that has the granularity's axis.
@@ -67,10 +67,19 @@ pub trait Observer: Any + fmt::Debug + Send + Sync + sealed::Sealed {
     /// # Errors
     ///
     /// [`CalibError::Length`] when `x` does not fill `shape`, [`CalibError::Channels`] when
-    /// another number of channels was seen before, [`CalibError::NonFinite`] under
+    /// another number of channels or blocks was seen before, [`CalibError::NonFinite`] under
     /// [`Policy::Error`], [`CalibError::CountOverflow`], and a [`CalibError::Format`] for an axis
     /// that the shape lacks. After an error the state is what it was.
-    fn observe(&mut self, batch_index: u64, x: &[f32], shape: &[usize]) -> Result<(), CalibError>;
+    fn observe(&mut self, batch_index: u64, x: &[f32], shape: &[usize]) -> Result<(), CalibError> {
+        self.observe_view(batch_index, TensorView::new(x, shape)?)
+    }
+
+    /// [`observe`](Self::observe) for elements of any floating-point type at any strides.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`observe`](Self::observe); indices in them are row-major.
+    fn observe_view(&mut self, batch_index: u64, x: TensorView<'_>) -> Result<(), CalibError>;
 
     /// Adds what `other` recorded, exactly: commutative and associative, and equal byte for byte
     /// to having observed it all.
@@ -211,7 +220,7 @@ impl ObserverKind {
     ///
     /// # Errors
     ///
-    /// [`CalibError::Granularity`] for per-block granularity.
+    /// [`CalibError::Format`] for blocks of no elements.
     pub fn observer(
         self,
         granularity: Granularity,

@@ -1,8 +1,10 @@
 //! What observers refuse, and that a refusal leaves no trace.
 
 use qcalib::observers::{HistogramObserver, MinMaxObserver};
-use qcalib::{CalibError, Method, NonFinite, Observer, ObserverKind, Policy, params};
-use qformat::{DType, FormatError, Granularity, QuantSpec, Scheme};
+use qcalib::{
+    CalibError, Method, NonFinite, Observer, ObserverKind, Policy, TensorView, Values, params,
+};
+use qformat::{DType, FormatError, Granularity, QuantSpec, Scheme, bf16, f16};
 
 const CHANNEL_1: Granularity = Granularity::PerChannel { axis: 1 };
 
@@ -110,15 +112,170 @@ fn shapes_lengths_and_channels_are_checked() {
     assert_eq!(o.groups(), 3);
 }
 
+/// Every block is what a tensor of its own would be.
 #[test]
-fn blocks_are_not_observed() {
-    let given = Granularity::PerBlock { axis: 0, block: 4 };
-    for kind in ObserverKind::ALL {
-        assert_eq!(
-            kind.observer(given, Policy::Error).unwrap_err(),
-            CalibError::Granularity { given }
-        );
+fn blocks_are_observed_each_on_its_own() {
+    let x: Vec<f32> = (0..2 * 7 * 3)
+        .map(|i| ((i * 37) % 19) as f32 - 9.0)
+        .collect();
+    let shape = [2, 7, 3];
+    for (axis, block) in [(0, 1), (1, 2), (1, 3), (1, 100), (2, 2), (2, 3)] {
+        let granularity = Granularity::PerBlock { axis, block };
+        let groups = granularity.groups(&shape).unwrap();
+        let mut parts = vec![Vec::new(); groups];
+        for (group, run) in granularity.runs(&shape).unwrap() {
+            parts[group].extend_from_slice(&x[run]);
+        }
+        for kind in ObserverKind::ALL {
+            let mut o = kind.observer(granularity, Policy::Error).unwrap();
+            o.observe(0, &x, &shape).unwrap();
+            assert_eq!(o.groups(), groups);
+            let mut whole = kind
+                .observer(Granularity::PerTensor, Policy::Error)
+                .unwrap();
+            whole.observe(0, &x, &shape).unwrap();
+            assert_eq!(bytes(&*o.to_per_tensor().unwrap()), bytes(&*whole));
+            for (group, part) in parts.iter().enumerate() {
+                let mut alone = kind
+                    .observer(Granularity::PerTensor, Policy::Error)
+                    .unwrap();
+                alone.observe(0, part, &[part.len()]).unwrap();
+                let (a, b) = (o.record(group).unwrap(), alone.record(0).unwrap());
+                assert_eq!(a.extent, b.extent);
+                if let (Some(a), Some(b)) = (a.histogram, b.histogram) {
+                    assert_eq!((a.exponent(), a.zeros()), (b.exponent(), b.zeros()));
+                    assert_eq!((a.negative(), a.positive()), (b.negative(), b.positive()));
+                }
+                if kind == ObserverKind::Moments {
+                    assert_eq!(a.statistics(), b.statistics());
+                }
+            }
+            // Batches with other blocks are refused.
+            let e = o.observe(1, &x, &[1, 14, 3]).err();
+            let same = granularity.groups(&[1, 14, 3]) == Ok(groups);
+            assert_eq!(e.is_none(), same, "{granularity}");
+            // Parameters come out at the same granularity.
+            let spec = QuantSpec {
+                dtype: DType::I8,
+                scheme: Scheme::Symmetric,
+                granularity,
+            };
+            let method = if kind == ObserverKind::Histogram {
+                Method::Mse
+            } else {
+                Method::MinMax
+            };
+            assert_eq!(params(&*o, method, spec).unwrap().params().len(), groups);
+        }
     }
+    let empty = Granularity::PerBlock { axis: 0, block: 0 };
+    assert_eq!(
+        ObserverKind::MinMax
+            .observer(empty, Policy::Error)
+            .unwrap_err(),
+        CalibError::Format(FormatError::Block)
+    );
+}
+
+/// Tensors in half precision and at odd strides are observed as their f32 copies are.
+#[test]
+fn halves_and_strides_are_observed_as_their_copies() {
+    let n = 6 * 50 * 11;
+    let x: Vec<f32> = (0..n)
+        .map(|i| ((i * 7919) % 4001) as f32 / 16.0 - 100.0)
+        .collect();
+    let f16s: Vec<f16> = x.iter().map(|&v| f16::from_f32(v)).collect();
+    let bf16s: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
+    let shape = [6, 50, 11];
+    // Transposed, backwards, and one row repeated.
+    let layouts: [(usize, [usize; 3], [isize; 3]); 4] = [
+        (0, shape, [550, 11, 1]),
+        (0, [11, 6, 50], [1, 550, 11]),
+        (n - 1, [6, 50, 11], [-550, -11, -1]),
+        (7, [3, 5, 40], [0, 2, 11]),
+    ];
+    for (offset, shape, strides) in layouts {
+        let gathered = |wide: &[f32]| -> Vec<f32> {
+            let mut out = Vec::new();
+            for i in 0..shape[0] {
+                for j in 0..shape[1] {
+                    for k in 0..shape[2] {
+                        let at = [i, j, k]
+                            .iter()
+                            .zip(strides)
+                            .fold(offset as isize, |at, (&i, s)| at + i as isize * s);
+                        out.push(wide[at as usize]);
+                    }
+                }
+            }
+            out
+        };
+        for kind in ObserverKind::ALL {
+            for granularity in [
+                Granularity::PerTensor,
+                Granularity::PerChannel { axis: 0 },
+                Granularity::PerChannel { axis: 2 },
+                Granularity::PerBlock { axis: 1, block: 4 },
+            ] {
+                let fresh = kind.observer(granularity, Policy::Error).unwrap();
+                for (values, wide) in [
+                    (Values::from(&x[..]), x.clone()),
+                    (
+                        Values::from(&f16s[..]),
+                        f16s.iter().map(|v| v.to_f32()).collect(),
+                    ),
+                    (
+                        Values::from(&bf16s[..]),
+                        bf16s.iter().map(|v| v.to_f32()).collect(),
+                    ),
+                ] {
+                    let (mut a, mut b) = (fresh.clone(), fresh.clone());
+                    let view = TensorView::with_strides(values, offset, &shape, &strides).unwrap();
+                    a.observe_view(3, view).unwrap();
+                    b.observe(3, &gathered(&wide), &shape).unwrap();
+                    assert_eq!(bytes(&*a), bytes(&*b), "{kind} {granularity} {strides:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn strides_beyond_the_elements_are_refused() {
+    let x = [0.0f32; 12];
+    let view = |offset, shape: &'static [usize], strides: &'static [isize]| {
+        TensorView::with_strides(&x[..], offset, shape, strides)
+    };
+    assert!(view(0, &[3, 4], &[4, 1]).is_ok());
+    assert!(view(11, &[3, 4], &[-4, -1]).is_ok());
+    assert!(view(12, &[0, 4], &[9, 9]).is_ok());
+    assert!(view(11, &[], &[]).is_ok());
+    for bad in [
+        view(1, &[3, 4], &[4, 1]),
+        view(0, &[3, 4], &[-4, 1]),
+        view(12, &[], &[]),
+        view(0, &[3, 4], &[1]),
+        view(0, &[2], &[isize::MAX]),
+        view(usize::MAX, &[2], &[1]),
+        view(0, &[2, 2], &[isize::MAX, isize::MIN]),
+    ] {
+        assert!(matches!(bad, Err(CalibError::Strides { .. })), "{bad:?}");
+    }
+    // The index of a value that is not finite is the one in row-major order.
+    let mut y = [1.0f32; 12];
+    y[4] = f32::NAN;
+    let mut o = ObserverKind::MinMax
+        .observer(Granularity::PerTensor, Policy::Error)
+        .unwrap();
+    let view = TensorView::with_strides(&y[..], 0, &[4, 3], &[1, 4]).unwrap();
+    assert_eq!(
+        o.observe_view(0, view),
+        Err(CalibError::NonFinite {
+            count: 1,
+            index: 1,
+            kind: NonFinite::Nan
+        })
+    );
 }
 
 #[test]

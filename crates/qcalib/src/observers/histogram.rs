@@ -86,8 +86,8 @@ impl Grouped<HistogramAccumulator> {
     ///
     /// # Errors
     ///
-    /// [`CalibError::Setting`] for another number of bins, [`CalibError::Granularity`] for
-    /// per-block granularity.
+    /// [`CalibError::Setting`] for another number of bins, [`CalibError::Format`] for
+    /// blocks of no elements.
     pub fn with_bins(
         granularity: Granularity,
         policy: Policy,
