@@ -1,6 +1,7 @@
 //! The one error type of the crate.
 
-use alloc::string::String;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use qformat::FormatError;
 use qkernels::KernelError;
@@ -85,6 +86,26 @@ pub enum CalibError {
         /// What it must be.
         expected: String,
     },
+    /// A batch that both of two shards have seen.
+    #[error("batch {batch} is in both archives: each may be observed in one only")]
+    Overlap {
+        /// Index of the first such batch.
+        batch: u64,
+    },
+    /// A file whose contents cannot be read, though its checksum is right.
+    #[error("the calibration file cannot be read: {reason}")]
+    Decode {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Something that went wrong with one tensor of many.
+    #[error("in tensor \"{tensor}\": {source}")]
+    Tensor {
+        /// Name of the tensor.
+        tensor: String,
+        /// What went wrong.
+        source: Box<CalibError>,
+    },
     /// A method that needs more than the observer recorded.
     #[error("{estimator} needs the record of a {needs} observer")]
     Needs {
@@ -126,4 +147,14 @@ pub enum CalibError {
         /// Why it is impossible.
         reason: &'static str,
     },
+}
+
+impl CalibError {
+    /// The same error, with the name of the tensor.
+    pub(crate) fn in_tensor(self, tensor: &str) -> CalibError {
+        CalibError::Tensor {
+            tensor: tensor.to_string(),
+            source: Box::new(self),
+        }
+    }
 }

@@ -88,6 +88,8 @@
 
 extern crate alloc;
 
+mod archive;
+mod batches;
 mod error;
 mod estimator;
 pub mod estimators;
@@ -103,6 +105,7 @@ mod policy;
 mod state;
 mod view;
 
+pub use archive::Archive;
 pub use error::CalibError;
 pub use estimator::{Estimator, Target, ValueRange, params, params_with, ranges};
 pub use extent::Extent;

@@ -84,8 +84,14 @@ fn one_pass(fresh: &dyn Observer, shards: &[Shard]) -> Box<dyn Observer> {
     o
 }
 
+/// Trials of the main property: a thousand, or as many as `QCALIB_MERGE_TRIALS` says. A hundred
+/// thousand take a minute in a release build.
+fn trials() -> u32 {
+    std::env::var("QCALIB_MERGE_TRIALS").map_or(1000, |n| n.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(trials()))]
 
     #[test]
     fn any_split_and_order_gives_the_bytes_of_one_pass(
