@@ -90,6 +90,7 @@ extern crate alloc;
 
 mod archive;
 mod batches;
+pub mod compat;
 mod error;
 mod estimator;
 pub mod estimators;

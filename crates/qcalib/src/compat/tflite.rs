@@ -1,0 +1,155 @@
+//! TensorFlow Lite's nudged zero point (gemmlowp).
+
+use qformat::FormatError;
+
+use super::ToolParams;
+use crate::{CalibError, ValueRange};
+
+/// Scale and zero point as TensorFlow Lite and gemmlowp choose them.
+///
+/// In f64, with the range widened to hold 0: `S = (max − min) / (qmax − qmin)`, and of the two
+/// zero points `qmin − min / S` and `qmax − max / S` the one whose terms are smaller and therefore
+/// rounded less; then "nudged" to the nearest integer of the range, halves away from zero, so that
+/// 0 is exact (Jacob et al. 2018, arXiv 1712.05877, §2.1 and gemmlowp's
+/// `doc/quantization_example.cc`; TensorFlow Lite's `ChooseQuantizationParams`). A range of no
+/// width gives their scale of 0 no quantizer could use; it is 1 here, with the lowest integer's
+/// nearest to 0 as zero point.
+///
+/// # Errors
+///
+/// [`CalibError::Format`] for ends that are not finite or swapped, [`CalibError::Setting`] unless
+/// `qmin < qmax`.
+///
+/// ```
+/// use qcalib::{ValueRange, compat::tflite::nudged};
+/// let p = nudged(ValueRange { min: -1.0, max: 1.0 }, 0, 255)?;
+/// assert_eq!(p.zero_point, 128); // 127.5, away from zero
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
+pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, CalibError> {
+    let ValueRange { min, max } = range;
+    if !(min.is_finite() && max.is_finite() && min <= max) {
+        return Err(FormatError::Range { min, max }.into());
+    }
+    if qmin >= qmax {
+        return Err(CalibError::Setting {
+            argument: "qmin",
+            given: qmin.into(),
+            allowed: "below qmax",
+        });
+    }
+    let (low, high) = (f64::from(min.min(0.0)), f64::from(max.max(0.0)));
+    let (first, last) = (f64::from(qmin), f64::from(qmax));
+    let scale = (high - low) / (last - first);
+    // The tool stores the scale in f32, where the smallest ranges leave nothing.
+    if scale as f32 == 0.0 {
+        return Ok(ToolParams {
+            scale: 1.0,
+            zero_point: 0.clamp(qmin, qmax),
+            min: qmin,
+            max: qmax,
+        });
+    }
+    let (from_min, from_max) = (first - low / scale, last - high / scale);
+    let error_min = first.abs() + (low / scale).abs();
+    let error_max = last.abs() + (high / scale).abs();
+    let zero = if error_min < error_max {
+        from_min
+    } else {
+        from_max
+    };
+    let zero_point = if zero < first {
+        qmin
+    } else if zero > last {
+        qmax
+    } else {
+        libm::round(zero) as i32 // between two i32
+    };
+    Ok(ToolParams {
+        scale: scale as f32,
+        zero_point,
+        min: qmin,
+        max: qmax,
+    })
+}
+
+/// The range that the nudged parameters span: what TensorFlow's `FakeQuantWithMinMaxVars` clamps
+/// to, so that a trained network and its converted form clip alike.
+///
+/// All in f32, as that operator has it: `S = (max − min) / (qmax − qmin)`, the zero point
+/// `qmin − min / S` rounded half away from zero and clamped, and `[(qmin − Z) · S, (qmax − Z) · S]`.
+/// The range itself is **not** widened to hold 0; the clamp of the zero point does it.
+///
+/// # Errors
+///
+/// [`CalibError::Format`] unless `min < max` and both are finite, [`CalibError::Setting`] unless
+/// `qmin < qmax`.
+///
+/// ```
+/// use qcalib::{ValueRange, compat::tflite::nudged_range};
+/// let r = nudged_range(ValueRange { min: -0.1, max: 25.4 }, 0, 255)?;
+/// assert_eq!((r.min, r.max), (-0.1, 25.4));
+/// let r = nudged_range(ValueRange { min: 0.04, max: 25.54 }, 0, 255)?;
+/// assert_eq!(r.min, 0.0); // moved so that 0 is exact
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
+pub fn nudged_range(range: ValueRange, qmin: i32, qmax: i32) -> Result<ValueRange, CalibError> {
+    let ValueRange { min, max } = range;
+    if !(min.is_finite() && max.is_finite() && min < max) {
+        return Err(FormatError::Range { min, max }.into());
+    }
+    if qmin >= qmax {
+        return Err(CalibError::Setting {
+            argument: "qmin",
+            given: qmin.into(),
+            allowed: "below qmax",
+        });
+    }
+    let (first, last) = (qmin as f32, qmax as f32);
+    let scale = (max - min) / (last - first);
+    let zero = libm::roundf(first - min / scale).clamp(first, last);
+    Ok(ValueRange {
+        min: (first - zero) * scale,
+        max: (last - zero) * scale,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The two candidates differ by rounding only, so the nudged point is within half a step of
+    /// both, and the range of the parameters is the one asked for to a step.
+    #[test]
+    fn the_zero_point_is_within_half_a_step_of_both_ends() {
+        for i in 0..2000 {
+            let (min, max) = (-(i as f32) * 0.013, (2000 - i) as f32 * 0.0071 + 0.01);
+            for (qmin, qmax) in [(0, 255), (-128, 127), (-127, 127), (0, 15)] {
+                let p = nudged(ValueRange { min, max }, qmin, qmax).unwrap();
+                let zero = f64::from(p.zero_point);
+                let low = f64::from(qmin) - f64::from(min) / f64::from(p.scale);
+                let high = f64::from(qmax) - f64::from(max) / f64::from(p.scale);
+                assert!((zero - low).abs() < 0.5001 && (zero - high).abs() < 0.5001);
+            }
+        }
+    }
+
+    #[test]
+    fn halves_go_away_from_zero_and_ends_hold() {
+        let of = |min, max, qmin, qmax| nudged(ValueRange { min, max }, qmin, qmax).unwrap();
+        assert_eq!(of(-1.0, 1.0, -128, 127).zero_point, -1); // −0.5
+        assert_eq!(of(-1.0, 1.0, 0, 255).zero_point, 128);
+        assert_eq!(of(2.0, 6.0, 0, 255).zero_point, 0);
+        assert_eq!(of(-6.0, -2.0, -128, 127).zero_point, 127);
+        assert_eq!(
+            (of(0.0, 0.0, 3, 9).scale, of(0.0, 0.0, 3, 9).zero_point),
+            (1.0, 3)
+        );
+        let bad = ValueRange {
+            min: 1.0,
+            max: f32::NAN,
+        };
+        assert!(nudged(bad, 0, 255).is_err());
+        assert!(nudged(ValueRange { min: 0.0, max: 1.0 }, 5, 5).is_err());
+    }
+}
