@@ -106,6 +106,14 @@ pub enum CalibError {
         /// What went wrong.
         source: Box<CalibError>,
     },
+    /// A step that the phase of a training schedule does not allow.
+    #[error("the schedule is in phase {given:?}: only {allowed} can be left")]
+    Phase {
+        /// The phase.
+        given: crate::train::Phase,
+        /// Phases in which the step is allowed.
+        allowed: &'static str,
+    },
     /// A method that needs more than the observer recorded.
     #[error("{estimator} needs the record of a {needs} observer")]
     Needs {

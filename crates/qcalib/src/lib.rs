@@ -104,6 +104,7 @@ mod observer;
 pub mod observers;
 mod policy;
 mod state;
+pub mod train;
 mod view;
 
 pub use archive::Archive;
