@@ -6,6 +6,7 @@ use crate::grouped::{Accumulator, Grouped, GroupsWire, Piece};
 use crate::state::RecordWire;
 use crate::{CalibError, Extent, ObserverKind, Policy, Record};
 use qformat::Granularity;
+use qkernels::{HistogramMut, Isa, histogram};
 
 /// Records how many values fall into each of a fixed number of bins.
 ///
@@ -176,71 +177,24 @@ impl Histogram {
         }
     }
 
-    /// Counts finite values through 32-bit counts, in loops without branches.
-    fn count_many(&mut self, bins: u32, values: &[f32], scratch: &mut Vec<u32>) {
-        // Two copies of the counts, used in turn: a counter that is hit twice in a row would
-        // otherwise wait for its own store. Zeros, often half of all values, take turns too.
-        let copy = (2 * bins + ZEROS) as usize;
-        scratch.resize(2 * copy, 0);
-        let (even, odd) = scratch.split_at_mut(copy);
-        let scale = inverse(self.exponent);
-        let mut index = [0u32; CHUNK];
-        let (whole, rest) = values.as_chunks::<CHUNK>();
-        for chunk in whole {
-            indices(chunk, scale, bins, &mut index);
-            for &[i, j] in index.as_chunks::<2>().0 {
-                // A piece has fewer than 2^32 values.
-                even[i as usize] += 1;
-                odd[j as usize] += 1;
-            }
-        }
-        let mut last = [0.0; CHUNK];
-        last[..rest.len()].copy_from_slice(rest);
-        indices(&last, scale, bins, &mut index);
-        for &i in &index[..rest.len()] {
-            even[i as usize] += 1;
-        }
-        for counts in [even, odd] {
-            let (positive, more) = counts.split_at_mut(bins as usize);
-            let (negative, zeros) = more.split_at_mut(bins as usize);
-            // Only up to the ends of the data is there anything to find.
-            for (side, counts) in [
-                (&mut self.positive, positive),
-                (&mut self.negative, negative),
-            ] {
-                for (sum, c) in side.iter_mut().zip(counts) {
-                    *sum += u64::from(core::mem::take(c));
-                }
-            }
-            self.zeros += zeros
-                .iter_mut()
-                .map(|c| u64::from(core::mem::take(c)))
-                .sum::<u64>();
+    /// Counts values of any kind with the kernel; what is not finite is nowhere counted.
+    fn count_many(&mut self, values: &[f32], scratch: &mut Vec<u32>) {
+        let into = HistogramMut {
+            exponent: self.exponent,
+            positive: &mut self.positive,
+            negative: &mut self.negative,
+        };
+        match histogram(Isa::detect(), values, into, scratch) {
+            Ok(rest) => self.zeros += rest.zeros,
+            // Exponent and bins are always ones that the kernel takes, which counts nothing else.
+            Err(_) => self.count_each(values),
         }
     }
-}
 
-/// Counters that share the exact zeros.
-const ZEROS: u32 = 16;
-
-/// Values whose counters are found before they are counted.
-const CHUNK: usize = 256;
-
-/// The counter of every value: its bin, behind all positive bins if it is negative, behind all
-/// bins if it is zero. `scale` is `2^−k` in two factors.
-#[inline]
-fn indices(values: &[f32; CHUNK], scale: (f32, f32), bins: u32, index: &mut [u32; CHUNK]) {
-    // Added to a number below 2^22 it leaves the nearest integer in the low bits.
-    const ROUND: f32 = 8_388_608.0;
-    for (lane, (i, &v)) in (0u32..).zip(index.iter_mut().zip(values)) {
-        // Exact for values of at least one bin; smaller ones stay below 1.
-        let y = v.abs() * scale.0 * scale.1;
-        let rounded = y + ROUND;
-        // Down to the integer below, where the nearest was above.
-        let above = u32::from(rounded - ROUND > y);
-        let j = rounded.to_bits() - ROUND.to_bits() - above;
-        let j = j + (v.to_bits() >> 31) * bins;
-        *i = if v == 0.0 { 2 * bins + lane % ZEROS } else { j };
+    fn count_each(&mut self, values: &[f32]) {
+        for &v in values.iter().filter(|v| v.is_finite()) {
+            self.count(v);
+        }
     }
 }
 
@@ -248,13 +202,6 @@ fn indices(values: &[f32; CHUNK], scale: (f32, f32), bins: u32, index: &mut [u32
 pub(crate) fn pow2(k: i32) -> f64 {
     // −149 ≤ k ≤ 127, so the biased exponent is between 874 and 1150.
     f64::from_bits(((k + 1023) as u64) << 52)
-}
-
-/// Two factors whose product is `2^−k`, which alone can exceed f32.
-fn inverse(k: i32) -> (f32, f32) {
-    let first = k.max(-120);
-    // Between 2^-124 and 2^29: exact in f32.
-    (pow2(-first) as f32, pow2(first - k) as f32)
 }
 
 /// `floor(log2(x))` of a positive finite value.
@@ -343,14 +290,10 @@ impl Accumulator for Histogram {
         self.fit(settings, extent);
         // Emptying the 32-bit counts takes about as long as counting as many values one by one.
         let used = self.negative.len() + self.positive.len();
-        if piece.summary.all_finite() && piece.values.len() >= used / 4 {
-            self.count_many(settings.bins, piece.values, scratch);
+        if piece.values.len() >= used / 4 {
+            self.count_many(piece.values, scratch);
         } else {
-            piece
-                .values
-                .iter()
-                .filter(|v| v.is_finite())
-                .for_each(|&v| self.count(v));
+            self.count_each(piece.values);
         }
     }
 
@@ -499,9 +442,6 @@ mod tests {
                             "{m:e} {bins}"
                         );
                     }
-                    let (a, b) = inverse(k);
-                    assert!(a.is_normal() && b.is_normal());
-                    assert_eq!(f64::from(a) * f64::from(b) * pow2(k), 1.0);
                 }
             }
         }
@@ -536,7 +476,7 @@ mod tests {
             fast.fit(&settings, &extent);
             plain.fit(&settings, &extent);
             let mut scratch = Vec::new();
-            fast.count_many(settings.bins, &x, &mut scratch);
+            fast.count_many(&x, &mut scratch);
             x.iter().for_each(|&v| plain.count(v));
             prop_assert!(scratch.iter().all(|&c| c == 0));
             prop_assert_eq!((fast.zeros, &fast.negative, &fast.positive),
