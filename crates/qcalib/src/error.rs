@@ -114,6 +114,16 @@ pub enum CalibError {
         /// Phases in which the step is allowed.
         allowed: &'static str,
     },
+    /// A bias, or what stands for one, beyond the integers of an accumulator.
+    #[error("bias {bias} of channel {channel} at scale {scale} is beyond i32: use a larger scale")]
+    Overflow {
+        /// The channel.
+        channel: usize,
+        /// The bias.
+        bias: f32,
+        /// The step of the integers.
+        scale: f32,
+    },
     /// A method that needs more than the observer recorded.
     #[error("{estimator} needs the record of a {needs} observer")]
     Needs {

@@ -91,6 +91,7 @@ extern crate alloc;
 mod archive;
 mod batches;
 pub mod compat;
+pub mod correct;
 mod error;
 mod estimator;
 pub mod estimators;
