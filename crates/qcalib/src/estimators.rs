@@ -13,6 +13,7 @@ mod mse;
 mod percentile;
 
 pub use aciq::{Aciq, Density};
+pub(crate) use counts::Counts;
 pub use entropy::Entropy;
 pub use lsq_init::LsqInit;
 pub use mean_std::MeanStd;

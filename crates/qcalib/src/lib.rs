@@ -66,6 +66,17 @@
 //! constant, subnormal, ±3.4 · 10³⁸) give finite parameters; one without a finite value gives
 //! [`CalibError::NoData`].
 //!
+//! # Sharded and stored
+//!
+//! An [`Archive`] holds the observers of a whole model and the batches they saw: the file that
+//! shards of a calibration are exchanged and merged in. [`assess`] says what any parameters do to
+//! what was recorded: shares clipped, noise, integers in use.
+//!
+//! # Beyond choosing a range
+//!
+//! [`compat`] repeats other tools' choices bit for bit, [`train`] has the gradients and the
+//! schedule of quantization-aware training, [`correct`] mends weights and biases.
+//!
 //! # Weights
 //!
 //! Weights are all there at once and are best covered wholly:
@@ -89,6 +100,7 @@
 extern crate alloc;
 
 mod archive;
+mod assess;
 mod batches;
 pub mod compat;
 pub mod correct;
@@ -109,6 +121,7 @@ pub mod train;
 mod view;
 
 pub use archive::Archive;
+pub use assess::{Assessment, assess};
 pub use error::CalibError;
 pub use estimator::{Estimator, Target, ValueRange, params, params_with, ranges};
 pub use extent::Extent;

@@ -6,8 +6,10 @@ use qcalib::compat::{ToolParams, onnxruntime, torch};
 use qformat::{DType, Granularity};
 use serde_json::Value;
 
+mod answers;
 mod drawn;
-use drawn::{bits, draw, fixture, rows};
+use answers::{bits, fixture, rows};
+use drawn::draw;
 
 fn range_bits(r: ValueRange) -> Vec<u32> {
     vec![r.min.to_bits(), r.max.to_bits()]

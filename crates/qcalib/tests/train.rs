@@ -10,8 +10,10 @@ use qcalib::{CalibError, Method, Policy, fake_quantize};
 use qformat::{DType, Granularity, QParams, QuantSpec, Scheme, TensorQParams};
 use serde_json::Value;
 
+mod answers;
 mod drawn;
-use drawn::{bits, draw, fixture, rows};
+use answers::{bits, fixture, rows};
+use drawn::draw;
 
 fn to_bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()

@@ -127,16 +127,16 @@ pub fn bias_scale_floor(
         // Rounding of the scale and of the product: one step mostly, and ever larger ones where
         // the product is subnormal.
         let mut growth = f32::EPSILON;
-        while !fits(raised, b) {
+        while raised.is_finite() && !fits(raised, b) {
             raised *= 1.0 + growth;
             growth *= 2.0;
-            if !raised.is_finite() {
-                return Err(CalibError::Setting {
-                    argument: "bias",
-                    given: b.into(),
-                    allowed: "such that some finite weight scale holds it",
-                });
-            }
+        }
+        if !raised.is_finite() || !(activation_scale * raised).is_finite() {
+            return Err(CalibError::Setting {
+                argument: "bias",
+                given: b.into(),
+                allowed: "such that some finite weight scale holds it",
+            });
         }
         *scale = raised;
     }

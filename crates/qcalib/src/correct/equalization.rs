@@ -23,8 +23,8 @@ pub struct Equalization {
 /// that both become `√(r¹_i · r²_i)` (Nagel et al. 2019, *Data-free quantization through weight
 /// equalization and bias correction*, arXiv 1906.04721, §4.1, eq. 9 to 11).
 ///
-/// Exact for what is positively homogeneous between the layers: nothing, ReLU, leaky ReLU, average
-/// and max pooling. (Not for a clip such as ReLU6, whose ends would have to move along.)
+/// Exact for what is positively homogeneous between the layers: nothing, `Relu`, `LeakyRelu`,
+/// average and max pooling. (Not for a clip such as `Relu6`, whose ends would have to move along.)
 ///
 /// `first` is the row-major weight `channels × …`, `second` is row-major `outer × channels ×
 /// inner`, with the channels that it reads on its second axis: `[out, in, kh, kw]` as

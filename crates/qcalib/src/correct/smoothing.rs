@@ -39,7 +39,7 @@ pub fn channel_abs_max(x: &[f32], shape: [usize; 3]) -> Result<Vec<f32>, CalibEr
 }
 
 /// The factors by which activations are divided and weights multiplied so that both are easy to
-/// quantize: `s_j = max|X_j|^α / max|W_j|^(1 − α)` (Xiao et al. 2023, *SmoothQuant*, arXiv
+/// quantize: `s_j = max|X_j|^α / max|W_j|^(1 − α)` (Xiao et al. 2023, `SmoothQuant`, arXiv
 /// 2211.10438, §4, eq. 4).
 ///
 /// `activations` and `weights` are the largest magnitudes of every input channel `j`: of the
