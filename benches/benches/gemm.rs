@@ -7,7 +7,7 @@
 mod run;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use quaver_benches::ops::gemm::{Left, Output, Wanted, Weights, jobs};
+use quaver_benches::ops::gemm::{Distribution, Left, Output, Wanted, Weights, jobs};
 use quaver_benches::shapes;
 
 /// One square, one layer of BERT, one convolution, one row, one that fits no tile.
@@ -21,6 +21,7 @@ fn gemm(criterion: &mut Criterion) {
             lefts: vec![Left::U8, Left::I8],
             outputs: vec![Output::I32, Output::U8],
             weights: vec![Weights::Hot],
+            distributions: vec![Distribution::Uniform],
         }),
     );
 }

@@ -31,6 +31,16 @@ impl Source {
             .collect()
     }
 
+    /// Bytes as weights are, quantized by their largest: bell-shaped around 0 with a deviation of 37
+    /// and no byte beyond ±127.
+    pub fn bell_i8s(&mut self, len: usize) -> Vec<i8> {
+        // The sum of four uniform numbers reaches 3.464 deviations.
+        self.f32s(len)
+            .into_iter()
+            .map(|value| (value * (127.0 / 3.464)).round() as i8)
+            .collect()
+    }
+
     /// Sums as they come out of a matrix product: about ±2^20.
     pub fn sums(&mut self, len: usize) -> Vec<i32> {
         (0..len)
@@ -65,6 +75,14 @@ mod tests {
     fn every_byte_comes_up() {
         let bytes = Source::new(3).i8s(10_000);
         assert!((i8::MIN..=i8::MAX).all(|value| bytes.contains(&value)));
+    }
+
+    #[test]
+    fn bell_shaped_bytes_are_mostly_small() {
+        let bytes = Source::new(5).bell_i8s(10_000);
+        assert!(bytes.iter().all(|&byte| byte >= -127));
+        let near = bytes.iter().filter(|byte| byte.unsigned_abs() < 37).count();
+        assert!((6000..7500).contains(&near), "{near} within one deviation");
     }
 
     #[test]

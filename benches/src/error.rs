@@ -47,6 +47,41 @@ pub enum BenchError {
         /// What the reference computes.
         expected: String,
     },
+    /// A peer is asked for that this build does not have.
+    #[error(
+        "--peer {peer}: not built in: `cargo xtask bench --peer {peer}` builds it (Cargo feature \
+         `peer-{peer}`); it needs {needs}"
+    )]
+    PeerNotBuilt {
+        /// The peer.
+        peer: &'static str,
+        /// What building or running it needs.
+        needs: &'static str,
+    },
+    /// A peer is built in, but what it loads is not on this machine.
+    #[error("--peer {peer}: not found: {reason}; {needs}")]
+    PeerNotFound {
+        /// The peer.
+        peer: &'static str,
+        /// What the loader said.
+        reason: String,
+        /// How to get it.
+        needs: &'static str,
+    },
+    /// A peer failed at what it should be able to do.
+    #[error("peer {peer}: {reason}")]
+    Peer {
+        /// The peer.
+        peer: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The program could not start itself again with the environment that peers need.
+    #[error("cannot start again with the environment that peers need: {source}")]
+    Restart {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Threads could not be started.
     #[error("cannot start {threads} threads: {source}")]
     Threads {
@@ -70,6 +105,12 @@ pub enum BenchError {
         path: PathBuf,
         /// Where reading failed.
         source: serde_json::Error,
+    },
+    /// A picture could not be drawn.
+    #[error("--plot: cannot be drawn: {reason}")]
+    Plot {
+        /// What the drawing said.
+        reason: String,
     },
     /// Nothing was measured, which is never what was asked for.
     #[error("nothing was measured: {reason}")]

@@ -81,13 +81,29 @@ impl Team {
     ///
     /// [`BenchError::Threads`] when the system has no more threads to give.
     pub fn new(threads: usize) -> Result<Self, BenchError> {
-        let pool = if threads > 1 {
-            let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            Some(built.map_err(|source| BenchError::Threads { threads, source })?)
+        if threads > 1 {
+            Self::pooled(threads)
         } else {
-            None
-        };
-        Ok(Self { threads, pool })
+            Ok(Self {
+                threads,
+                pool: None,
+            })
+        }
+    }
+
+    /// Starts the threads even if there is only one: for libraries that take as many threads as the
+    /// pool has that they are called in.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::Threads`] when the system has no more threads to give.
+    pub fn pooled(threads: usize) -> Result<Self, BenchError> {
+        let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = built.map_err(|source| BenchError::Threads { threads, source })?;
+        Ok(Self {
+            threads,
+            pool: Some(pool),
+        })
     }
 
     /// How many threads there are.

@@ -4,17 +4,19 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use qkernels::Isa;
-use quaver_benches::machine::{Machine, Team};
+use quaver_benches::machine::Machine;
 use quaver_benches::measure::{self, Plan};
-use quaver_benches::ops::gemm::{Left, Output, Wanted, Weights};
+use quaver_benches::ops::gemm::{Distribution, Left, Output, Wanted, Weights};
 use quaver_benches::ops::{self, Field, Job};
+use quaver_benches::peer::{self, Peer};
 use quaver_benches::record::Record;
-use quaver_benches::{BenchError, baseline, record, shapes, sizes, table};
+use quaver_benches::{
+    BenchError, baseline, claims, environment, plot, record, shapes, sizes, table,
+};
 
 /// Times kernels and models beside the machine's limits, measured in the same run.
 ///
@@ -53,7 +55,7 @@ struct Args {
         value_delimiter = ',',
         default_value = "u8i8,i8i8"
     )]
-    types: Vec<Types>,
+    types: Vec<Left>,
     /// What becomes of the sums: kept, or zero points, bias and scales applied and stored as u8 or
     /// f32.
     #[arg(
@@ -63,7 +65,7 @@ struct Args {
         value_delimiter = ',',
         default_value = "i32"
     )]
-    out: Vec<OutType>,
+    out: Vec<Output>,
     /// Where the weights are: in cache if they fit, or rotated through more memory than the caches.
     #[arg(
         long,
@@ -72,7 +74,16 @@ struct Args {
         value_delimiter = ',',
         default_value = "hot"
     )]
-    weights: Vec<Where>,
+    weights: Vec<Weights>,
+    /// How the weights are distributed: full-range bytes, or bell-shaped as trained weights are.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW,…",
+        value_delimiter = ',',
+        default_value = "uniform"
+    )]
+    values: Vec<Distribution>,
     /// Amounts of data for elementwise work, read and written together: levels of memory, or bytes.
     #[arg(long, value_name = "LEVEL|BYTES,…", default_value = "l2,mem")]
     sizes: String,
@@ -84,15 +95,26 @@ struct Args {
         default_value = "1,32"
     )]
     batch: Vec<NonZeroUsize>,
+    /// Libraries to measure beside ours, in the same rounds; repeatable. Each is behind a Cargo
+    /// feature `peer-NAME`, which `cargo xtask bench` switches on.
+    #[arg(long = "peer", value_name = "NAME", value_delimiter = ',')]
+    peers: Vec<String>,
     /// Write the records as JSON to FILE.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw a roofline and bars as SVG: FILE.svg and FILE-roofline.svg, or into a folder.
+    #[arg(long, value_name = "FILE.svg|FOLDER")]
+    plot: Option<PathBuf>,
     /// Keep this run as a baseline in FILE.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Name what became slower than in the baseline FILE; exit with 3 if anything did.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// Set every claim of docs/kernels.md beside the results: held, even, or how short. Measures what
+    /// the claims speak of, on 1 and 2 threads, unless operations are named.
+    #[arg(long)]
+    check: bool,
     /// A few short rounds: shows that everything runs, not how fast.
     #[arg(long)]
     quick: bool,
@@ -108,32 +130,6 @@ enum Op {
     Quantize,
     /// The digit classifier, in float32 and quantized.
     Model,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Types {
-    /// u8 activations by i8 weights.
-    U8i8,
-    /// i8 activations by i8 weights.
-    I8i8,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum OutType {
-    /// The sums as they are.
-    I32,
-    /// Requantized.
-    U8,
-    /// Dequantized, with a `ReLU`.
-    F32,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Where {
-    /// As the call before left them.
-    Hot,
-    /// In memory.
-    Cold,
 }
 
 fn after_help() -> String {
@@ -153,6 +149,8 @@ Lists of shapes:
 {shapes}
 Levels of memory:
 {levels}
+Peers (--peer NAME, as often as you like):
+{peers}
 Tiers of instructions: {tiers} (here: {here})
 
 Examples:
@@ -162,10 +160,15 @@ Examples:
   cargo xtask bench gemm --shapes 1x4096x4096 --weights hot,cold
   cargo xtask bench convert quantize --sizes 64KiB,mem
   cargo xtask bench model --threads 1,2                      float32 beside int8
+  cargo xtask bench gemm --peer onednn --peer rten           beside other libraries
   cargo xtask bench --save before.json                       keep a baseline …
   cargo xtask bench --compare before.json                    … and name what became slower",
         shapes = list(&shapes),
         levels = list(sizes::LEVELS),
+        peers = peer::PEERS
+            .iter()
+            .map(|peer| format!("  {:<12} {}; needs {}\n", peer.name, peer.about, peer.needs))
+            .collect::<String>(),
         tiers = Isa::known().join(", "),
         here = Isa::available()
             .map(Isa::name)
@@ -188,15 +191,16 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode, BenchError> {
+    if !args.peers.is_empty() {
+        environment::settle()?;
+    }
     let machine = Machine::detect();
     // Whatever cannot be read is said before an hour of measuring, not after it.
     let before = args.compare.as_deref().map(record::read).transpose()?;
     let jobs = jobs(args, &machine)?;
-    let field = Field {
-        isas: isas(args)?,
-        teams: teams(args)?,
-        machine,
-    };
+    let isas = isas(args)?;
+    let peers = peers(args, &isas)?;
+    let field = Field::new(isas, threads(args)?, peers)?;
     println!("{}", field.machine.cpu);
     println!(
         "tiers here: {}",
@@ -217,8 +221,16 @@ fn run(args: &Args) -> Result<ExitCode, BenchError> {
         if args.quick { Plan::QUICK } else { Plan::FULL },
     )?;
     println!("{}", table::of_records(&records));
+    if args.check {
+        println!("{}", table::of_claims(&claims::judge(&records)));
+    }
     for path in args.json.iter().chain(&args.save) {
         record::write(path, &records)?;
+    }
+    if let Some(path) = &args.plot {
+        for path in plot::write(path, &records)? {
+            println!("drawn: {}", path.display());
+        }
     }
     let Some(before) = before else {
         return Ok(ExitCode::SUCCESS);
@@ -259,10 +271,12 @@ fn measure_all(jobs: Vec<Job>, field: &Field, plan: Plan) -> Result<Vec<Record>,
         bar.set_message(job.label.clone());
         let mut cell = (job.build)(field)?;
         let outcomes = measure::measure(&mut cell, plan);
-        for (contender, outcome) in cell.contenders.iter().zip(&outcomes) {
-            let record = Record::new(&cell, contender, outcome, &field.machine, commit.as_deref());
-            records.push(record);
-        }
+        records.extend(record::of_cell(
+            &cell,
+            &outcomes,
+            &field.machine,
+            commit.as_deref(),
+        ));
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -280,31 +294,10 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     if wants(Op::Gemm) {
         jobs.extend(ops::gemm::jobs(&Wanted {
             shapes: shapes::parse(args.shapes.as_deref().unwrap_or("table"))?,
-            lefts: args
-                .types
-                .iter()
-                .map(|types| match types {
-                    Types::U8i8 => Left::U8,
-                    Types::I8i8 => Left::I8,
-                })
-                .collect(),
-            outputs: args
-                .out
-                .iter()
-                .map(|out| match out {
-                    OutType::I32 => Output::I32,
-                    OutType::U8 => Output::U8,
-                    OutType::F32 => Output::F32,
-                })
-                .collect(),
-            weights: args
-                .weights
-                .iter()
-                .map(|weights| match weights {
-                    Where::Hot => Weights::Hot,
-                    Where::Cold => Weights::Cold,
-                })
-                .collect(),
+            lefts: args.types.clone(),
+            outputs: args.out.clone(),
+            weights: args.weights.clone(),
+            distributions: args.values.clone(),
         }));
     } else if let Some(shapes) = &args.shapes {
         return Err(BenchError::Argument {
@@ -344,20 +337,32 @@ fn isas(args: &Args) -> Result<Vec<Isa>, BenchError> {
     }
 }
 
-fn teams(args: &Args) -> Result<Vec<Arc<Team>>, BenchError> {
+fn threads(args: &Args) -> Result<&[usize], BenchError> {
     let most = std::thread::available_parallelism().map_or(1, usize::from);
-    args.threads
+    match args
+        .threads
         .iter()
-        .map(|&threads| {
-            if (1..=most).contains(&threads) {
-                Team::new(threads).map(Arc::new)
-            } else {
-                Err(BenchError::Argument {
-                    argument: "--threads",
-                    given: threads.to_string(),
-                    allowed: format!("from 1 to {most}, the processors here"),
-                })
-            }
-        })
-        .collect()
+        .find(|threads| !(1..=most).contains(*threads))
+    {
+        None => Ok(&args.threads),
+        Some(threads) => Err(BenchError::Argument {
+            argument: "--threads",
+            given: threads.to_string(),
+            allowed: format!("from 1 to {most}, the processors here"),
+        }),
+    }
+}
+
+/// Opens the peers, capped at the best of our tiers where that is not the best there is.
+fn peers(args: &Args, isas: &[Isa]) -> Result<Vec<Box<dyn Peer>>, BenchError> {
+    let best = isas.last().copied();
+    let cap = best.filter(|&best| Isa::available().last() != Some(best));
+    let mut peers = Vec::new();
+    for (index, name) in args.peers.iter().enumerate() {
+        // A peer that is named twice is meant once.
+        if !args.peers[..index].contains(name) {
+            peers.push(peer::open(name, cap)?);
+        }
+    }
+    Ok(peers)
 }

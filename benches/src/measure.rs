@@ -17,6 +17,8 @@ pub struct Plan {
     pub rounds: usize,
     /// The time that one sample should take; short calls are repeated until it is filled.
     pub sample: Duration,
+    /// The pause after a turn on several threads, until idle workers, which first spin, are asleep.
+    pub rest: Duration,
     /// The time that one contender may take in all; past it, it sits out the remaining rounds.
     pub budget: Duration,
 }
@@ -26,12 +28,14 @@ impl Plan {
     pub const FULL: Plan = Plan {
         rounds: 11,
         sample: Duration::from_millis(12),
+        rest: Duration::from_millis(4),
         budget: Duration::from_millis(1500),
     };
     /// Just enough to see that everything runs.
     pub const QUICK: Plan = Plan {
         rounds: 3,
         sample: Duration::from_millis(2),
+        rest: Duration::from_millis(4),
         budget: Duration::from_millis(100),
     };
 }
@@ -70,6 +74,11 @@ pub struct Contender {
     /// How often one call does the work: more than once where starting the threads would otherwise
     /// count.
     pub repeats: usize,
+    /// For a peer: the share of its answers that equal ours. Ours have all been found equal to the
+    /// scalar tier's.
+    pub agreement: Option<f64>,
+    /// For a peer: the kernel that it chose, where it tells.
+    pub detail: Option<String>,
     /// Does the work [`repeats`](Self::repeats) times. Its answers have been checked.
     pub call: Box<dyn FnMut() + Send>,
 }
@@ -148,10 +157,13 @@ pub fn measure(cell: &mut Cell, plan: Plan) -> Vec<Outcome> {
         .collect();
     for turn in &mut turns {
         turn.warm_up(plan);
+        turn.rest(plan);
     }
     for _ in 0..plan.rounds {
         for turn in &mut turns {
-            turn.take(plan);
+            if turn.take(plan) {
+                turn.rest(plan);
+            }
         }
     }
     let timings: Vec<Timing> = turns.iter().map(|turn| Timing::of(&turn.samples)).collect();
@@ -221,15 +233,23 @@ impl<'a> Turn<'a> {
         self.calls = (wanted as u32).max(1);
     }
 
-    fn take(&mut self, plan: Plan) {
+    /// Takes a sample, unless it has spent its budget.
+    fn take(&mut self, plan: Plan) -> bool {
         // Three samples at the least, so that a median means something, unless one is too long.
         if self.spent > plan.budget && (self.samples.len() >= 3 || self.spent > plan.budget * 4) {
-            return;
+            return false;
         }
         let elapsed = self.time(self.calls);
         self.spent += elapsed;
         self.samples
             .push(elapsed.as_secs_f64() / f64::from(self.calls));
+        true
+    }
+
+    fn rest(&self, plan: Plan) {
+        if self.team.threads() > 1 {
+            std::thread::sleep(plan.rest);
+        }
     }
 
     fn time(&mut self, calls: u32) -> Duration {
@@ -279,6 +299,8 @@ mod tests {
                 team: Arc::clone(&team),
                 demands: Vec::new(),
                 repeats: 1,
+                agreement: None,
+                detail: None,
                 call: Box::new(move || {
                     CLOCK.fetch_add(1, Ordering::Relaxed);
                     log.lock().unwrap().push(id);
@@ -304,6 +326,7 @@ mod tests {
         let plan = Plan {
             rounds: 4,
             sample: Duration::from_millis(1),
+            rest: Duration::ZERO,
             budget: Duration::from_secs(10),
         };
         // Each call is longer than a sample, so that each turn is one call.
@@ -322,6 +345,7 @@ mod tests {
         let plan = Plan {
             rounds: 9,
             sample: Duration::from_millis(1),
+            rest: Duration::ZERO,
             budget: Duration::from_millis(2),
         };
         let (outcomes, order) = rounds_of(Duration::from_millis(20), plan);

@@ -10,23 +10,70 @@ pub mod gemm;
 pub mod model;
 pub mod quantize;
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use qkernels::Isa;
 
 use crate::BenchError;
+use crate::limit::Demand;
 use crate::machine::{Machine, Team};
-use crate::measure::Cell;
+use crate::measure::{Cell, Contender};
+use crate::peer::{Peer, Task, Work};
+use crate::values::Values;
 
-/// Who runs: every operation is tried on each tier and each team.
-#[derive(Debug)]
+/// The library of this workspace, as results name it.
+pub const OURS: &str = "quaver";
+
+/// Who runs: every operation is tried on each tier and each team, and by each peer.
 pub struct Field {
     /// The tiers.
     pub isas: Vec<Isa>,
     /// The teams, one for each number of threads.
     pub teams: Vec<Arc<Team>>,
+    /// Who else does the work.
+    pub peers: Vec<Box<dyn Peer>>,
+    /// Pools for the peers, of as many threads as the teams.
+    pub pools: Vec<Arc<Team>>,
     /// The machine they run on.
     pub machine: Machine,
+}
+
+impl Field {
+    /// A field of these tiers, numbers of threads and peers.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::Threads`] when the system has no more threads to give.
+    pub fn new(
+        isas: Vec<Isa>,
+        threads: &[usize],
+        peers: Vec<Box<dyn Peer>>,
+    ) -> Result<Self, BenchError> {
+        let teams = |new: fn(usize) -> Result<Team, BenchError>| {
+            threads
+                .iter()
+                .map(|&threads| new(threads).map(Arc::new))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let pools = if peers.is_empty() {
+            Vec::new()
+        } else {
+            teams(Team::pooled)?
+        };
+        Ok(Self {
+            isas,
+            teams: teams(Team::new)?,
+            peers,
+            pools,
+            machine: Machine::detect(),
+        })
+    }
+
+    /// The best of the tiers.
+    fn best(&self) -> Isa {
+        self.isas.last().copied().unwrap_or(Isa::SCALAR)
+    }
 }
 
 /// Builds a cell for a field.
@@ -38,6 +85,61 @@ pub struct Job {
     pub label: String,
     /// Builds it, and checks the answers of its contenders.
     pub build: Build,
+}
+
+/// What all contenders of a cell are compared by.
+struct Judge<'a> {
+    /// The element types of the task.
+    types: &'a str,
+    /// What the task asks of the machine at the least.
+    demands: &'a [Demand],
+    /// Where answers are compared.
+    places: &'a [usize],
+    /// Our answers there.
+    expected: Values<'a>,
+}
+
+/// Each peer that can do the task, on as many threads as the team at `index` has.
+fn peers(
+    field: &Field,
+    index: usize,
+    task: &Task<'_>,
+    judge: &Judge<'_>,
+) -> Result<Vec<Contender>, BenchError> {
+    let mut contenders = Vec::new();
+    for peer in &field.peers {
+        let team = &field.pools[index];
+        let prepared = team.run(|| -> Result<_, BenchError> {
+            let Some(mut work) = peer.prepare(task, team.threads())? else {
+                return Ok(None);
+            };
+            work.run()?;
+            Ok(Some(work))
+        })?;
+        if let Some(work) = prepared {
+            contenders.push(Contender {
+                library: peer.name(),
+                types: work.types().unwrap_or_else(|| judge.types.to_owned()),
+                isa: peer.isa(),
+                team: Arc::clone(team),
+                demands: judge.demands.to_vec(),
+                repeats: 1,
+                agreement: Some(work.answer().agreement(judge.places, &judge.expected)),
+                detail: work.detail(),
+                call: repeated(work),
+            });
+        }
+    }
+    Ok(contenders)
+}
+
+/// A call that does the work once more.
+fn repeated(mut work: Box<dyn Work>) -> Box<dyn FnMut() + Send> {
+    Box::new(move || {
+        let done = work.run();
+        debug_assert!(done.is_ok(), "the same call has succeeded before");
+        let _ = black_box(done);
+    })
 }
 
 /// Compares a result with the scalar reference's, element by element.
@@ -71,13 +173,7 @@ pub(crate) mod tests {
 
     /// Every tier here, on one and two threads.
     pub(crate) fn field() -> Field {
-        Field {
-            isas: Isa::available().collect(),
-            teams: [1, 2]
-                .map(|threads| Arc::new(Team::new(threads).unwrap()))
-                .to_vec(),
-            machine: Machine::detect(),
-        }
+        Field::new(Isa::available().collect(), &[1, 2], Vec::new()).unwrap()
     }
 
     /// Builds each job's cell and runs each contender once.

@@ -1,5 +1,6 @@
 //! A result as a line of JSON, for machines and for later comparison.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::BenchError;
 use crate::machine::Machine;
 use crate::measure::{Cell, Contender, Outcome, Work};
+use crate::ops::OURS;
 
 /// One result. Two results with the same [`Key`] measure the same thing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,15 @@ pub struct Record {
     pub median_ns: f64,
     /// The interquartile range as a share of the median; none for a single sample.
     pub spread: Option<f64>,
+    /// For a peer: the share of its answers that equal ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
+    /// For a peer: the kernel that it chose, where it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// For ours: how many times as fast as each peer in the same rounds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ratios: BTreeMap<String, f64>,
     /// The processor.
     pub cpu: String,
     /// The commit that was measured, where it is known.
@@ -62,10 +73,43 @@ pub struct Key {
     pub library: String,
 }
 
+/// The records of a cell, ours beside the peers of as many threads.
+#[must_use]
+pub fn of_cell(
+    cell: &Cell,
+    outcomes: &[Outcome],
+    machine: &Machine,
+    commit: Option<&str>,
+) -> Vec<Record> {
+    let mut records: Vec<Record> = cell
+        .contenders
+        .iter()
+        .zip(outcomes)
+        .map(|(contender, outcome)| Record::new(cell, contender, outcome, machine, commit))
+        .collect();
+    let peers: Vec<_> = records
+        .iter()
+        .filter(|record| !record.is_ours())
+        .map(|record| {
+            (
+                record.key.library.clone(),
+                record.key.threads,
+                record.median_ns,
+            )
+        })
+        .collect();
+    for record in records.iter_mut().filter(|record| record.is_ours()) {
+        record.ratios = peers
+            .iter()
+            .filter(|(_, threads, _)| *threads == record.key.threads)
+            .map(|(library, _, median)| (library.clone(), median / record.median_ns))
+            .collect();
+    }
+    records
+}
+
 impl Record {
-    /// The record of one contender's outcome.
-    #[must_use]
-    pub fn new(
+    fn new(
         cell: &Cell,
         contender: &Contender,
         outcome: &Outcome,
@@ -98,9 +142,18 @@ impl Record {
             limited_by: outcome.limit.as_ref().map(|(_, kind)| kind.clone()),
             median_ns: outcome.timing.median * 1e9,
             spread: outcome.timing.spread,
+            agreement: contender.agreement,
+            detail: contender.detail.clone(),
+            ratios: BTreeMap::new(),
             cpu: machine.cpu.clone(),
             commit: commit.map(str::to_owned),
         }
+    }
+
+    /// Whether it is a result of this workspace's code, not a peer's.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.key.library == OURS
     }
 
     /// The rate, in GOP/s or GB/s.
@@ -178,6 +231,9 @@ pub(crate) mod tests {
             limited_by: Some("read".to_owned()),
             median_ns: 12.0 / gops,
             spread: Some(0.01),
+            agreement: None,
+            detail: None,
+            ratios: BTreeMap::new(),
             cpu: "test".to_owned(),
             commit: None,
         }

@@ -82,6 +82,26 @@ pub const LISTS: &[Named] = &[
         shapes: RESNET50,
     },
     Named {
+        name: "mobilenet",
+        about: "the 1×1 convolutions of MobileNet (v1) at 224×224, one image",
+        shapes: MOBILENET,
+    },
+    Named {
+        name: "llama-7b-decode",
+        about: "LLaMA 7B, 1, 2, 4 and 8 tokens at once",
+        shapes: LLAMA_7B_DECODE,
+    },
+    Named {
+        name: "llama-7b-prefill",
+        about: "LLaMA 7B, 512 tokens",
+        shapes: LLAMA_7B_PREFILL,
+    },
+    Named {
+        name: "dlrm",
+        about: "the dense layers of DLRM (MLPerf), 128 samples",
+        shapes: DLRM,
+    },
+    Named {
         name: "digits",
         about: "models/digits at batch 1 and 32",
         shapes: DIGITS,
@@ -150,6 +170,55 @@ const RESNET50: &[Shape] = &[
     Shape::new(1, 2048, 1000),
 ];
 
+/// Each distinct 1×1 convolution as output pixels × inputs × outputs, then the classifier.
+const MOBILENET: &[Shape] = &[
+    Shape::new(12544, 32, 64),
+    Shape::new(3136, 64, 128),
+    Shape::new(3136, 128, 128),
+    Shape::new(784, 128, 256),
+    Shape::new(784, 256, 256),
+    Shape::new(196, 256, 512),
+    Shape::new(196, 512, 512),
+    Shape::new(49, 512, 1024),
+    Shape::new(49, 1024, 1024),
+    Shape::new(1, 1024, 1000),
+];
+
+/// Attention projections, then the feed-forward block up and down, for each number of tokens; then
+/// the vocabulary for one.
+const LLAMA_7B_DECODE: &[Shape] = &[
+    Shape::new(1, 4096, 4096),
+    Shape::new(1, 4096, 11008),
+    Shape::new(1, 11008, 4096),
+    Shape::new(2, 4096, 4096),
+    Shape::new(2, 4096, 11008),
+    Shape::new(2, 11008, 4096),
+    Shape::new(4, 4096, 4096),
+    Shape::new(4, 4096, 11008),
+    Shape::new(4, 11008, 4096),
+    Shape::new(8, 4096, 4096),
+    Shape::new(8, 4096, 11008),
+    Shape::new(8, 11008, 4096),
+    Shape::new(1, 4096, 32000),
+];
+
+const LLAMA_7B_PREFILL: &[Shape] = &[
+    Shape::new(512, 4096, 4096),
+    Shape::new(512, 4096, 11008),
+    Shape::new(512, 11008, 4096),
+];
+
+/// The bottom layers for the dense features, then the top layers over the interactions.
+const DLRM: &[Shape] = &[
+    Shape::new(128, 13, 512),
+    Shape::new(128, 512, 256),
+    Shape::new(128, 256, 128),
+    Shape::new(128, 479, 1024),
+    Shape::new(128, 1024, 1024),
+    Shape::new(128, 1024, 512),
+    Shape::new(128, 256, 1),
+];
+
 /// The four convolutions and two dense layers, one digit and then 32.
 const DIGITS: &[Shape] = &[
     Shape::new(784, 9, 16),
@@ -187,6 +256,15 @@ const SMALL: &[Shape] = &[
     Shape::new(64, 64, 64),
 ];
 
+/// The shapes of the list of this name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static [Shape]> {
+    LISTS
+        .iter()
+        .find(|list| list.name == name)
+        .map(|list| list.shapes)
+}
+
 /// The names of all lists, for messages and help.
 #[must_use]
 pub fn names() -> String {
@@ -211,8 +289,8 @@ pub fn names() -> String {
 pub fn parse(text: &str) -> Result<Vec<Shape>, BenchError> {
     let mut shapes = Vec::new();
     for part in text.split(',').map(str::trim) {
-        let more = match LISTS.iter().find(|list| list.name == part) {
-            Some(list) => list.shapes.to_vec(),
+        let more = match named(part) {
+            Some(shapes) => shapes.to_vec(),
             None => vec![part.parse()?],
         };
         for shape in more {

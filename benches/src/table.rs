@@ -3,10 +3,14 @@
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 
 use crate::baseline::{Change, Verdict};
+use crate::claims::{Judged, Standing, Unit};
 use crate::record::Record;
 
 /// A spread beyond which a row is marked: its rate is not to be quoted.
 const UNSTEADY: f64 = 0.1;
+
+/// From this ratio on, repeated runs may well fall on either side of a peer.
+const EVEN: f64 = 0.98;
 
 /// A line above, below the header and at the end; none between rows.
 const STYLE: TableStyle = TableStyle::new()
@@ -17,10 +21,15 @@ const STYLE: TableStyle = TableStyle::new()
 /// A table of results, one row each.
 #[must_use]
 pub fn of_records(records: &[Record]) -> Table {
-    let mut table = empty(&[
+    let peers = peers(records);
+    let mut header: Vec<String> = [
         "op", "types", "shape", "data", "isa", "threads", "library", "rate", "limit", "of limit",
         "median", "spread",
-    ]);
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    header.extend(peers.iter().map(|peer| format!("÷ {peer}")));
+    let mut table = empty(&header);
     for record in records {
         let key = &record.key;
         let unit = unit(record);
@@ -47,23 +56,59 @@ pub fn of_records(records: &[Record]) -> Table {
             Some(spread) => Cell::new(format!("{:.1} %", spread * 100.0)),
             None => Cell::new("one run"),
         };
-        table.add_row(vec![
+        let mut row = vec![
             Cell::new(&key.op),
             Cell::new(&key.types),
             Cell::new(shape(record)),
             Cell::new(&key.data),
             Cell::new(&key.isa),
             Cell::new(key.threads),
-            Cell::new(&key.library),
+            Cell::new(library(record)),
             Cell::new(format!("{} {unit}", number(record.rate()))),
             Cell::new(limit),
             share,
             Cell::new(duration(record.median_ns)),
             spread,
-        ]);
+        ];
+        row.extend(peers.iter().map(|peer| ratio(record, peer)));
+        table.add_row(row);
     }
-    right_align(&mut table, &[5, 7, 8, 9, 10, 11]);
+    let right: Vec<usize> = [5, 7, 8, 9, 10, 11]
+        .into_iter()
+        .chain(12..12 + peers.len())
+        .collect();
+    right_align(&mut table, &right);
     table
+}
+
+/// The peers that any row has a ratio to, each once.
+fn peers(records: &[Record]) -> Vec<&str> {
+    let mut peers: Vec<&str> = Vec::new();
+    for peer in records.iter().flat_map(|record| record.ratios.keys()) {
+        if !peers.contains(&peer.as_str()) {
+            peers.push(peer);
+        }
+    }
+    peers
+}
+
+/// How many times as fast as a peer.
+fn ratio(record: &Record, peer: &str) -> Cell {
+    match record.ratios.get(peer) {
+        Some(&ratio) if ratio >= EVEN => Cell::new(format!("{ratio:.2}×")).fg(Color::Green),
+        Some(&ratio) => Cell::new(format!("{ratio:.2}×")).fg(Color::Red),
+        None => Cell::new(""),
+    }
+}
+
+/// The library, with a mark where its answers are not ours.
+fn library(record: &Record) -> String {
+    match record.agreement {
+        Some(share) if share < 1.0 => {
+            format!("{} (≠ {:.1} %)", record.key.library, (1.0 - share) * 100.0)
+        }
+        _ => record.key.library.clone(),
+    }
 }
 
 /// A table of what changed against a baseline: only rows that became slower or faster.
@@ -98,12 +143,52 @@ pub fn of_changes(changes: &[Change]) -> Table {
     table
 }
 
-fn empty(header: &[&str]) -> Table {
+/// A table of claims: the worst result of each beside what is claimed.
+#[must_use]
+pub fn of_claims(judged: &[Judged]) -> Table {
+    let mut table = empty(&[
+        "claim",
+        "at least",
+        "worst",
+        "distance",
+        "results",
+        "",
+        "worst result",
+    ]);
+    for one in judged {
+        let claim = one.claim;
+        let shown = |value: f64| match claim.unit {
+            Unit::Times => format!("{value:.2}×"),
+            Unit::Share => format!("{:.1} %", value * 100.0),
+        };
+        let colour = match one.standing {
+            Standing::Held => Color::Green,
+            Standing::Even | Standing::Open => Color::Yellow,
+            Standing::Short(_) => Color::Red,
+        };
+        let worst = one.cases.first();
+        table.add_row(vec![
+            Cell::new(claim.about),
+            Cell::new(shown(claim.least)),
+            Cell::new(worst.map_or_else(String::new, |case| shown(case.worth))),
+            Cell::new(worst.map_or_else(String::new, |case| {
+                format!("{:+.1} %", (case.worth / claim.least - 1.0) * 100.0)
+            })),
+            Cell::new(one.cases.len()),
+            Cell::new(one.standing).fg(colour),
+            Cell::new(worst.map_or("", |case| &case.label)),
+        ]);
+    }
+    right_align(&mut table, &[1, 2, 3, 4]);
+    table
+}
+
+fn empty<S: AsRef<str>>(header: &[S]) -> Table {
     let mut table = Table::new();
     table
         .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header.iter().copied());
+        .set_header(header.iter().map(|name| name.as_ref().to_owned()));
     table
 }
 
@@ -115,7 +200,7 @@ fn right_align(table: &mut Table, columns: &[usize]) {
     }
 }
 
-fn unit(record: &Record) -> &'static str {
+pub(crate) fn unit(record: &Record) -> &'static str {
     if record.gops.is_some() {
         "GOP/s"
     } else {
@@ -123,7 +208,7 @@ fn unit(record: &Record) -> &'static str {
     }
 }
 
-fn shape(record: &Record) -> String {
+pub(crate) fn shape(record: &Record) -> String {
     let key = &record.key;
     let one = if key.m == 1 && key.k == 1 && record.gbps.is_some() {
         key.n.to_string()
@@ -138,7 +223,7 @@ fn shape(record: &Record) -> String {
 }
 
 /// Three digits that count.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let decimals = if value >= 100.0 {
         0
     } else if value >= 10.0 {

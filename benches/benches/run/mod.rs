@@ -1,20 +1,14 @@
 //! Hands the jobs of an operation to criterion: one group a cell, one line a tier.
 
-use std::sync::Arc;
-
 use criterion::{BenchmarkId, Criterion, Throughput};
 use qkernels::Isa;
-use quaver_benches::machine::{Machine, Team};
 use quaver_benches::measure::Work;
 use quaver_benches::ops::{Field, Job};
 
 /// Times every job on every tier that runs here, on one thread.
 pub(crate) fn all(criterion: &mut Criterion, jobs: Vec<Job>) {
-    let field = Field {
-        isas: Isa::available().collect(),
-        teams: vec![Arc::new(Team::new(1).expect("one thread needs no pool"))],
-        machine: Machine::detect(),
-    };
+    let field =
+        Field::new(Isa::available().collect(), &[1], Vec::new()).expect("one thread needs no pool");
     for job in jobs {
         let mut group = criterion.benchmark_group(&job.label);
         match (job.build)(&field) {

@@ -4,8 +4,9 @@ use qformat::{bf16, f16};
 use qkernels::convert::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 
 use super::Job;
-use super::elementwise::{Line, Writes, jobs as lines};
+use super::elementwise::{Alike, Line, Writes, jobs as lines};
 use crate::data::Source;
+use crate::peer::MapOp;
 use crate::sizes::Size;
 
 /// A job for each conversion and size.
@@ -35,6 +36,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
                 input: floats,
                 writes,
                 kernel: f32_to_f16,
+                alike: Alike::new(MapOp::Convert),
             },
             sizes,
         ),
@@ -45,6 +47,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
                 input: f16s,
                 writes,
                 kernel: f16_to_f32,
+                alike: Alike::new(MapOp::Convert),
             },
             sizes,
         ),
@@ -55,6 +58,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
                 input: floats,
                 writes,
                 kernel: f32_to_bf16,
+                alike: Alike::new(MapOp::Convert),
             },
             sizes,
         ),
@@ -65,6 +69,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
                 input: bf16s,
                 writes,
                 kernel: bf16_to_f32,
+                alike: Alike::new(MapOp::Convert),
             },
             sizes,
         ),

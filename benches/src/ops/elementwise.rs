@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use qkernels::{Isa, KernelError};
 
-use super::{Field, Job, check_answers};
+use super::{Field, Job, OURS, check_answers};
 use crate::BenchError;
 use crate::limit::{Demand, Kind};
+use crate::machine::Team;
 use crate::measure::{Cell, Contender, Work};
+use crate::peer::{Map, MapOp, Task};
 use crate::sizes::Size;
+use crate::values::{Element, Values};
 
 /// A kernel on a tier, from a slice of `T` to a slice of `U`.
 type Kernel<T, U> = fn(Isa, &[T], &mut [U]) -> Result<(), KernelError>;
@@ -27,6 +30,25 @@ pub(super) struct Line<T, U> {
     pub(super) writes: Writes,
     /// The kernel.
     pub(super) kernel: Kernel<T, U>,
+    /// The same in the peers' words; none if it is ours alone.
+    pub(super) alike: Option<Alike<U>>,
+}
+
+/// The operation in the peers' words.
+pub(super) struct Alike<U> {
+    op: MapOp,
+    /// Our results in words that can be compared.
+    values: fn(&[U]) -> Values<'_>,
+}
+
+impl<U: Element> Alike<U> {
+    /// An operation of peers that gives the same elements.
+    pub(super) fn new(op: MapOp) -> Option<Self> {
+        Some(Self {
+            op,
+            values: U::values,
+        })
+    }
 }
 
 /// How much an operation writes.
@@ -57,7 +79,7 @@ const LEAST_BYTES_A_START: usize = 8 << 20;
 /// A job for each size.
 pub(super) fn jobs<T, U>(line: Line<T, U>, sizes: &[Size]) -> Vec<Job>
 where
-    T: Clone + Send + 'static,
+    T: Element,
     U: Clone + Default + PartialEq + Debug + Send + 'static,
 {
     let line = Arc::new(line);
@@ -75,7 +97,7 @@ where
 
 fn cell<T, U>(line: &Line<T, U>, size: &Size, field: &Field) -> Result<Cell, BenchError>
 where
-    T: Clone + Send + 'static,
+    T: Element,
     U: Clone + Default + PartialEq + Debug + Send + 'static,
 {
     let (op, kernel, writes) = (line.op, line.kernel, line.writes);
@@ -98,51 +120,79 @@ where
         }
     };
     let expected = answer(Isa::SCALAR)?;
-    let mut contenders = Vec::new();
     for &isa in &field.isas {
         check_answers(op, &size.name, isa, &answer(isa)?, &expected)?;
-        for team in &field.teams {
-            // The kernels leave splitting to the caller: here each thread has a share of its own.
-            let share = len.div_ceil(team.threads());
-            let shares: Vec<Mutex<(Vec<T>, Vec<U>)>> = (0..team.threads())
+    }
+    let mut contenders = Vec::new();
+    for team in &field.teams {
+        // The kernels leave splitting to the caller: here each thread has a share of its own.
+        let share = len.div_ceil(team.threads());
+        let bytes = (share * team.threads() * bytes_each).max(1);
+        // A pool takes microseconds to start its threads, as long as small work itself.
+        let repeats = if team.threads() == 1 {
+            1
+        } else {
+            LEAST_BYTES_A_START.div_ceil(bytes)
+        };
+        let contender = |library, isa, call| Contender {
+            library,
+            types: line.types.to_owned(),
+            isa,
+            team: Arc::clone(team),
+            demands: vec![Demand {
+                kind: kind(bytes),
+                amount: bytes as f64,
+            }],
+            repeats,
+            agreement: None,
+            detail: None,
+            call,
+        };
+        for &isa in &field.isas {
+            let shares = (0..team.threads())
                 .map(|_| {
-                    Mutex::new((
-                        input[..share].to_vec(),
-                        vec![U::default(); writes.count(share)],
-                    ))
+                    let input = input[..share].to_vec();
+                    (input, vec![U::default(); writes.count(share)])
                 })
                 .collect();
-            let bytes = (share * team.threads() * bytes_each).max(1);
-            // A pool takes microseconds to start its threads, as long as small work itself.
-            let repeats = if team.threads() == 1 {
-                1
-            } else {
-                LEAST_BYTES_A_START.div_ceil(bytes)
+            let call = shared(team, repeats, shares, move |(input, out)| {
+                let done = kernel(isa, black_box(input), out);
+                debug_assert!(done.is_ok(), "the same call has succeeded before");
+                let _ = black_box(done);
+                black_box(&mut *out);
+            });
+            contenders.push(contender(OURS, isa.name(), call));
+        }
+        let Some(alike) = &line.alike else { continue };
+        let expected = (alike.values)(&expected);
+        for peer in &field.peers {
+            let prepare = |len| {
+                let task = Task::Map(Map {
+                    op: alike.op,
+                    input: T::values(&input[..len]),
+                    output: expected.dtype(),
+                });
+                peer.prepare(&task, 1)
             };
-            let members = Arc::clone(team);
+            let Some(mut tried) = prepare(CHECKED)? else {
+                continue;
+            };
+            tried.run()?;
+            let places: Vec<usize> = (0..expected.len()).collect();
+            let agreement = tried.answer().agreement(&places, &expected);
+            let mut works = Vec::new();
+            for _ in 0..team.threads() {
+                works.extend(prepare(share)?);
+            }
+            let call = shared(team, repeats, works, |work| {
+                let done = work.run();
+                debug_assert!(done.is_ok(), "the same call has succeeded before");
+                let _ = black_box(done);
+            });
             contenders.push(Contender {
-                library: "quaver",
-                types: line.types.to_owned(),
-                isa: isa.name(),
-                team: Arc::clone(team),
-                demands: vec![Demand {
-                    kind: kind(bytes),
-                    amount: bytes as f64,
-                }],
-                repeats,
-                call: Box::new(move || {
-                    members.each(|index| {
-                        let mut share =
-                            shares[index].lock().unwrap_or_else(PoisonError::into_inner);
-                        let (input, out) = &mut *share;
-                        for _ in 0..repeats {
-                            let done = kernel(isa, black_box(input), out);
-                            debug_assert!(done.is_ok(), "the same call has succeeded before");
-                            let _ = black_box(done);
-                            black_box(&mut *out);
-                        }
-                    });
-                }),
+                agreement: Some(agreement),
+                detail: tried.detail(),
+                ..contender(peer.name(), peer.isa(), call)
             });
         }
     }
@@ -153,5 +203,24 @@ where
         data: size.name.clone(),
         work: Work::Bytes((len * bytes_each) as f64),
         contenders,
+    })
+}
+
+/// A call in which each thread of the team runs its own share so often.
+fn shared<S: Send + 'static>(
+    team: &Arc<Team>,
+    repeats: usize,
+    shares: Vec<S>,
+    run: impl Fn(&mut S) + Send + Sync + 'static,
+) -> Box<dyn FnMut() + Send> {
+    let team = Arc::clone(team);
+    let shares: Vec<Mutex<S>> = shares.into_iter().map(Mutex::new).collect();
+    Box::new(move || {
+        team.each(|index| {
+            let mut share = shares[index].lock().unwrap_or_else(PoisonError::into_inner);
+            for _ in 0..repeats {
+                run(&mut share);
+            }
+        });
     })
 }

@@ -3,40 +3,45 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use qkernels::{
     Epilogue, Isa, KernelError, Layout, Lhs, MatMut, MatRef, OutMut, OutParams, PackedB, Scale,
     Threads, Workspace, ZeroPoint, ZeroPoints, gemm,
 };
 
-use super::{Field, Job, check_answers};
+use super::{Field, Job, Judge, OURS, check_answers, peers};
 use crate::BenchError;
 use crate::data::Source;
 use crate::limit::{Demand, Kind};
 use crate::measure::{Cell, Contender, Work};
+use crate::peer::{self, Finish, MatMul, Requantize, Scaled, Task};
 use crate::shapes::Shape;
+use crate::values::{Element, Values};
 
 /// The type of the left operand; the right one, the weights, is i8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Left {
-    /// Unsigned activations.
+    /// u8 activations by i8 weights.
+    #[value(name = "u8i8")]
     U8,
-    /// Signed activations.
+    /// i8 activations by i8 weights.
+    #[value(name = "i8i8")]
     I8,
 }
 
 /// What becomes of the sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// They are stored as they are.
+    /// Stored as they are.
     I32,
-    /// Zero points of both sides, bias, a scale for each channel, and requantized to u8.
+    /// Zero points of both sides, bias, a scale for each channel, requantized.
     U8,
-    /// Zero points of both sides, bias, a scale for each channel, `ReLU`, in f32.
+    /// Zero points of both sides, bias, a scale for each channel, `ReLU`.
     F32,
 }
 
 /// Where the weights are when a call begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Weights {
     /// As the call before left them: in cache, if they fit.
     Hot,
@@ -53,6 +58,15 @@ impl Weights {
     }
 }
 
+/// How the weights are distributed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Distribution {
+    /// Every byte alike: the worst case of shortcuts.
+    Uniform,
+    /// Bell-shaped, as trained weights are.
+    Bell,
+}
+
 /// What is asked for: each combination becomes a cell.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -64,6 +78,8 @@ pub struct Wanted {
     pub outputs: Vec<Output>,
     /// Where the weights are.
     pub weights: Vec<Weights>,
+    /// How they are distributed.
+    pub distributions: Vec<Distribution>,
 }
 
 /// One cell.
@@ -73,6 +89,17 @@ struct Spec {
     left: Left,
     output: Output,
     weights: Weights,
+    distribution: Distribution,
+}
+
+impl Spec {
+    /// What is said of the weights: `hot`, or `hot bell`.
+    fn data(&self) -> String {
+        match self.distribution {
+            Distribution::Uniform => self.weights.name().to_owned(),
+            Distribution::Bell => format!("{} bell", self.weights.name()),
+        }
+    }
 }
 
 /// Up to this many rows of A, the weights are read so often in proportion to the work that memory
@@ -89,24 +116,30 @@ const ROWS_CHECKED: usize = 24;
 /// The zero point of the weights where zero points are used.
 const WEIGHTS_ZERO_POINT: i32 = 2;
 
+/// The zero point of u8 results.
+const OUTPUT_ZERO_POINT: i32 = 128;
+
 /// A job for each combination.
 #[must_use]
 pub fn jobs(wanted: &Wanted) -> Vec<Job> {
     let mut jobs = Vec::new();
     for &shape in &wanted.shapes {
         for &weights in &wanted.weights {
-            for &left in &wanted.lefts {
-                for &output in &wanted.outputs {
-                    let spec = Spec {
-                        shape,
-                        left,
-                        output,
-                        weights,
-                    };
-                    jobs.push(Job {
-                        label: format!("gemm {} {shape} {}", types(spec), weights.name()),
-                        build: Box::new(move |field| cell(spec, field)),
-                    });
+            for &distribution in &wanted.distributions {
+                for &left in &wanted.lefts {
+                    for &output in &wanted.outputs {
+                        let spec = Spec {
+                            shape,
+                            left,
+                            output,
+                            weights,
+                            distribution,
+                        };
+                        jobs.push(Job {
+                            label: format!("gemm {} {shape} {}", types(spec), spec.data()),
+                            build: Box::new(move |field| cell(spec, field)),
+                        });
+                    }
                 }
             }
         }
@@ -137,7 +170,7 @@ fn cell(spec: Spec, field: &Field) -> Result<Cell, BenchError> {
     }
 }
 
-fn cell_of<A: Lhs + Send + Sync + 'static>(
+fn cell_of<A: Lhs + Element>(
     spec: Spec,
     field: &Field,
     a: Vec<A>,
@@ -156,7 +189,10 @@ fn cell_of<A: Lhs + Send + Sync + 'static>(
             source,
         }
     };
-    let b = source.i8s(k * n);
+    let b = match spec.distribution {
+        Distribution::Uniform => source.i8s(k * n),
+        Distribution::Bell => source.bell_i8s(k * n),
+    };
     let pack = |isa| {
         MatRef::new(&b, k, n)
             .and_then(|b| PackedB::pack(isa, b, Layout::RowMajor))
@@ -164,29 +200,39 @@ fn cell_of<A: Lhs + Send + Sync + 'static>(
     };
     let problem = Arc::new(Problem::new(spec, a, zero_point, &mut source));
     let rows: Vec<usize> = scattered(m).collect();
+    let places: Vec<usize> = rows.iter().flat_map(|row| row * n..(row + 1) * n).collect();
     let expected = problem
         .rows(&rows)
         .answer(&pack(Isa::SCALAR)?)
         .map_err(failed(Isa::SCALAR))?;
+    let bits = expected.bits(0..expected.values().len());
     let copies = match spec.weights {
         Weights::Hot => 1,
         // Packing pads small weights, so this is enough at the least.
         Weights::Cold => (2 * field.machine.l3).div_ceil(k * n).min(1 << 16),
     };
+    let packs = field
+        .isas
+        .iter()
+        .map(|&isa| Ok((isa, Arc::new(vec![pack(isa)?; copies]))))
+        .collect::<Result<Vec<_>, BenchError>>()?;
     let mut contenders = Vec::new();
-    for &isa in &field.isas {
-        let packs = Arc::new(vec![pack(isa)?; copies]);
-        for team in &field.teams {
-            let mut runner = Runner::new(&problem, &packs, team.policy());
+    for (index, team) in field.teams.iter().enumerate() {
+        for (isa, packs) in &packs {
+            let isa = *isa;
+            let mut runner = Runner::new(&problem, packs, team.policy());
             team.run(|| runner.run()).map_err(failed(isa))?;
-            check_answers(op, &shape, isa, &runner.out.rows(&rows, n), &expected)?;
+            let found = runner.out.bits(places.iter().copied());
+            check_answers(op, &shape, isa, &found, &bits)?;
             contenders.push(Contender {
-                library: "quaver",
+                library: OURS,
                 types: types(spec),
                 isa: isa.name(),
                 team: Arc::clone(team),
                 demands: demands(spec, isa, copies),
                 repeats: 1,
+                agreement: None,
+                detail: None,
                 call: Box::new(move || {
                     let done = runner.run();
                     debug_assert!(done.is_ok(), "the same call has succeeded before");
@@ -194,12 +240,27 @@ fn cell_of<A: Lhs + Send + Sync + 'static>(
                 }),
             });
         }
+        let task = Task::MatMul(MatMul {
+            shape: spec.shape,
+            batch: 1,
+            a: A::values(&problem.a),
+            b: Values::I8(&b),
+            weights: peer::Weights::Packed(copies),
+            finish: problem.finish(),
+        });
+        let judge = Judge {
+            types: &types(spec),
+            demands: &demands(spec, field.best(), copies),
+            places: &places,
+            expected: expected.values(),
+        };
+        contenders.extend(peers(field, index, &task, &judge)?);
     }
     Ok(Cell {
         op,
         shape: (m, k, n),
         batch: 1,
-        data: spec.weights.name().to_owned(),
+        data: spec.data(),
         work: Work::Ops(spec.shape.ops()),
         contenders,
     })
@@ -283,12 +344,28 @@ impl<A: Lhs> Problem<A> {
         }
     }
 
-    /// The bits of the whole result.
-    fn answer(&self, b: &PackedB) -> Result<Vec<u32>, KernelError> {
+    /// The whole result.
+    fn answer(&self, b: &PackedB) -> Result<Out, KernelError> {
         let Shape { m, n, .. } = self.shape;
         let mut out = Out::new(self.output, m * n);
         self.run(b, &mut out, &mut Workspace::new(), Threads::Single)?;
-        Ok(out.rows(&(0..m).collect::<Vec<_>>(), n))
+        Ok(out)
+    }
+
+    /// What becomes of the sums, in the peers' words.
+    fn finish(&self) -> Finish<'_> {
+        let output = match self.output {
+            Output::I32 => return Finish::Sums,
+            Output::U8 => Requantize::U8(OUTPUT_ZERO_POINT),
+            Output::F32 => Requantize::Relu,
+        };
+        Finish::Scaled(Scaled {
+            zero_point_a: self.zero_point,
+            zero_point_b: WEIGHTS_ZERO_POINT,
+            bias: &self.bias,
+            scales: &self.scales,
+            output,
+        })
     }
 
     fn run(
@@ -324,7 +401,7 @@ impl<A: Lhs> Problem<A> {
             }
             Out::U8(out) => {
                 let params = OutParams {
-                    zero_point: 128,
+                    zero_point: OUTPUT_ZERO_POINT,
                     min: 0,
                     max: 255,
                 };
@@ -360,10 +437,17 @@ impl Out {
         }
     }
 
-    /// The bits of some rows of `n` elements.
-    fn rows(&self, rows: &[usize], n: usize) -> Vec<u32> {
-        rows.iter()
-            .flat_map(|row| row * n..(row + 1) * n)
+    fn values(&self) -> Values<'_> {
+        match self {
+            Out::I32(out) => Values::I32(out),
+            Out::U8(out) => Values::U8(out),
+            Out::F32(out) => Values::F32(out),
+        }
+    }
+
+    /// The bits of the elements at some places.
+    fn bits(&self, places: impl Iterator<Item = usize>) -> Vec<u32> {
+        places
             .map(|at| match self {
                 Out::I32(out) => out[at].cast_unsigned(),
                 Out::U8(out) => u32::from(out[at]),
@@ -423,6 +507,7 @@ mod tests {
             lefts: vec![Left::U8, Left::I8],
             outputs: vec![Output::I32, Output::U8, Output::F32],
             weights: vec![Weights::Hot],
+            distributions: vec![Distribution::Uniform, Distribution::Bell],
         }));
     }
 
@@ -441,6 +526,7 @@ mod tests {
             left: Left::U8,
             output: Output::I32,
             weights: Weights::Cold,
+            distribution: Distribution::Uniform,
         };
         let cell = cell(spec, &field).unwrap();
         let most = cell.contenders[0]
@@ -466,13 +552,14 @@ mod tests {
             left: Left::U8,
             output: Output::U8,
             weights: Weights::Hot,
+            distribution: Distribution::Uniform,
         };
         let mut source = Source::new(9);
         let (a, b) = (source.u8s(shape.m * shape.k), source.i8s(shape.k * shape.n));
         let problem = Problem::new(spec, a, 128, &mut source);
         let b = MatRef::new(&b, shape.k, shape.n).unwrap();
         let packed = PackedB::pack(Isa::SCALAR, b, Layout::RowMajor).unwrap();
-        let answer = problem.answer(&packed).unwrap();
+        let answer = problem.answer(&packed).unwrap().bits(0..shape.m * shape.n);
         let clamped = answer.iter().filter(|&&q| q == 0 || q == 255).count();
         assert!(
             clamped < answer.len() / 5,

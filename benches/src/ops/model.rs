@@ -8,7 +8,7 @@ use quaver::calib::Policy;
 use quaver::model::{Model, Session, SessionOptions, Tensor};
 use quaver::{ConvertOptions, Method, Operators, QuantizeError, WeightGranularity};
 
-use super::{Field, Job, check_answers};
+use super::{Field, Job, OURS, check_answers};
 use crate::BenchError;
 use crate::data::Source;
 use crate::measure::{Cell, Contender, Work};
@@ -61,12 +61,14 @@ fn cell(batch: usize, field: &Field) -> Result<Cell, BenchError> {
                 let mut session = session(&model, isa, team.policy())?;
                 let images = images.clone();
                 contenders.push(Contender {
-                    library: "quaver",
+                    library: OURS,
                     types: form.to_owned(),
                     isa: isa.name(),
                     team: Arc::clone(team),
                     demands: Vec::new(),
                     repeats: 1,
+                    agreement: None,
+                    detail: None,
                     call: Box::new(move || {
                         let outputs = session.run(&[("image", &images)]);
                         debug_assert!(outputs.is_ok(), "the same call has succeeded before");

@@ -4,8 +4,9 @@ use qformat::{DType, QParams, QuantElement, Scheme};
 use qkernels::{Isa, KernelError, MinMax, dequantize, min_max, quantize, requantize};
 
 use super::Job;
-use super::elementwise::{Line, Writes, jobs as lines};
+use super::elementwise::{Alike, Line, Writes, jobs as lines};
 use crate::data::Source;
+use crate::peer::MapOp;
 use crate::sizes::Size;
 
 /// A job for each operation and size.
@@ -25,6 +26,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             input: floats,
             writes,
             kernel: to::<u8>,
+            alike: Alike::new(MapOp::Quantize(params::<u8>())),
         },
         sizes,
     ));
@@ -35,6 +37,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             input: floats,
             writes,
             kernel: to::<i8>,
+            alike: Alike::new(MapOp::Quantize(params::<i8>())),
         },
         sizes,
     ));
@@ -46,6 +49,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             input: u8s,
             writes,
             kernel: from::<u8>,
+            alike: Alike::new(MapOp::Dequantize(params::<u8>())),
         },
         sizes,
     ));
@@ -56,6 +60,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             input: i8s,
             writes,
             kernel: from::<i8>,
+            alike: Alike::new(MapOp::Dequantize(params::<i8>())),
         },
         sizes,
     ));
@@ -67,6 +72,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             input: sums,
             writes,
             kernel: again::<u8>,
+            alike: None,
         },
         sizes,
     ));
@@ -77,6 +83,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             input: sums,
             writes,
             kernel: again::<i8>,
+            alike: None,
         },
         sizes,
     ));
@@ -88,6 +95,7 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             input: floats,
             writes,
             kernel: range,
+            alike: None,
         },
         sizes,
     ));

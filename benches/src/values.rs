@@ -1,0 +1,174 @@
+//! Slices of whichever element type, handed to peers and compared with their answers.
+
+use qformat::{DType, bf16, f16};
+
+macro_rules! element_types {
+    ($($variant:ident $element:ident $dtype:ident;)*) => {
+        /// A borrowed slice of one of the element types.
+        #[derive(Debug, Clone, Copy)]
+        pub enum Values<'a> {
+            $(#[doc = concat!("Elements of type `", stringify!($element), "`.")]
+            $variant(&'a [$element]),)*
+        }
+
+        /// A vector of one of the element types.
+        #[derive(Debug, Clone)]
+        pub enum Data {
+            $(#[doc = concat!("Elements of type `", stringify!($element), "`.")]
+            $variant(Vec<$element>),)*
+        }
+
+        impl Values<'_> {
+            /// The element type.
+            #[must_use]
+            pub fn dtype(&self) -> DType {
+                match self { $(Values::$variant(_) => DType::$dtype,)* }
+            }
+
+            /// How many elements there are.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                match self { $(Values::$variant(values) => values.len(),)* }
+            }
+
+            /// A copy.
+            #[must_use]
+            pub fn to_data(&self) -> Data {
+                match self { $(Values::$variant(values) => Data::$variant(values.to_vec()),)* }
+            }
+
+            /// Where the first element lies.
+            #[must_use]
+            pub fn as_ptr(&self) -> *const u8 {
+                match self { $(Values::$variant(values) => values.as_ptr().cast(),)* }
+            }
+
+            /// An element as a number: exact for all these types.
+            fn number(&self, index: usize) -> f64 {
+                match self { $(Values::$variant(values) => f64::from(values[index]),)* }
+            }
+        }
+
+        impl Data {
+            /// So many zeros; none for types that no answer has.
+            #[must_use]
+            pub fn zeros(dtype: DType, len: usize) -> Option<Self> {
+                match dtype {
+                    $(DType::$dtype => Some(Data::$variant(vec![$element::default(); len])),)*
+                    _ => None,
+                }
+            }
+
+            /// The elements.
+            #[must_use]
+            pub fn values(&self) -> Values<'_> {
+                match self { $(Data::$variant(values) => Values::$variant(values),)* }
+            }
+
+            /// Where the first element lies, to be written.
+            pub fn as_mut_ptr(&mut self) -> *mut u8 {
+                match self { $(Data::$variant(values) => values.as_mut_ptr().cast(),)* }
+            }
+        }
+
+        $(impl Element for $element {
+            const DTYPE: DType = DType::$dtype;
+
+            fn values(slice: &[Self]) -> Values<'_> {
+                Values::$variant(slice)
+            }
+
+            fn of(values: Values<'_>) -> Option<&[Self]> {
+                match values { Values::$variant(slice) => Some(slice), _ => None }
+            }
+        })*
+    };
+}
+
+/// A type that [`Values`] can hold.
+pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 'static {
+    /// Its name in the table of element types.
+    const DTYPE: DType;
+
+    /// The slice as one of whichever type.
+    fn values(slice: &[Self]) -> Values<'_>;
+
+    /// The slice, if it is of this type.
+    fn of(values: Values<'_>) -> Option<&[Self]>;
+}
+
+element_types! {
+    U8 u8 U8;
+    I8 i8 I8;
+    U16 u16 U16;
+    I16 i16 I16;
+    I32 i32 I32;
+    F16 f16 F16;
+    Bf16 bf16 Bf16;
+    F32 f32 F32;
+}
+
+/// How far two f32 answers may lie apart, relative to the larger, and still count as equal: float
+/// sums may be taken in any order by a peer.
+const CLOSE: f64 = 1e-4;
+
+impl Values<'_> {
+    /// Each element in f32, rounded where it has more digits.
+    #[must_use]
+    pub fn to_f32s(&self) -> Vec<f32> {
+        (0..self.len())
+            .map(|index| self.number(index) as f32)
+            .collect()
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The share of the elements at `places` that equal `expected`, one by one: bit for bit for
+    /// integers, within 10⁻⁴ of the largest magnitude where either is a float. Elements that are not
+    /// there equal nothing.
+    #[must_use]
+    pub fn agreement(&self, places: &[usize], expected: &Values<'_>) -> f64 {
+        let float = self.dtype().is_float() || expected.dtype().is_float();
+        let wanted = (0..expected.len()).map(|index| expected.number(index));
+        let largest = wanted.clone().map(f64::abs).fold(0.0, f64::max);
+        let slack = if float { CLOSE * largest } else { 0.0 };
+        let equal = places
+            .iter()
+            .zip(wanted)
+            .filter(|&(&at, wanted)| at < self.len() && (self.number(at) - wanted).abs() <= slack)
+            .count();
+        equal as f64 / places.len().max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_is_exact_for_integers_and_close_for_floats() {
+        let share = |a: Values<'_>, b: Values<'_>| a.agreement(&[0, 2], &b);
+        let half = share(Values::I32(&[1, 2, 3]), Values::I32(&[1, 4]));
+        assert!((half - 0.5).abs() < 1e-9);
+        let all = share(Values::F32(&[1.0, 0.0, 9.0]), Values::F32(&[1.0, 9.0001]));
+        assert!((all - 1.0).abs() < 1e-9);
+        let all = share(Values::F32(&[7.0, 0.0, 8.0]), Values::I32(&[7, 8]));
+        assert!((all - 1.0).abs() < 1e-9);
+        // What is not there equals nothing.
+        assert!((share(Values::U8(&[1, 2]), Values::U8(&[1, 2])) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn zeros_have_the_type_asked_for() {
+        let zeros = Data::zeros(DType::Bf16, 3).unwrap();
+        assert_eq!(
+            (zeros.values().dtype(), zeros.values().len()),
+            (DType::Bf16, 3)
+        );
+        assert!(Data::zeros(DType::I4, 3).is_none());
+    }
+}
