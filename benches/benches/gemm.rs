@@ -7,7 +7,7 @@
 mod run;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use quaver_benches::ops::gemm::{Distribution, Left, Output, Wanted, Weights, jobs};
+use quaver_benches::ops::gemm::{Distribution, Output, Types, Wanted, Weights, jobs};
 use quaver_benches::shapes;
 
 /// One square, one layer of BERT, one convolution, one row, one that fits no tile.
@@ -18,8 +18,8 @@ fn gemm(criterion: &mut Criterion) {
         criterion,
         jobs(&Wanted {
             shapes: shapes::parse(SHAPES).expect("the shapes above are shapes"),
-            lefts: vec![Left::U8, Left::I8],
-            outputs: vec![Output::I32, Output::U8],
+            types: vec![Types::U8I8, Types::I8I8],
+            outputs: vec![Output::Sums, Output::U8],
             weights: vec![Weights::Hot],
             distributions: vec![Distribution::Uniform],
         }),

@@ -19,6 +19,8 @@ use crate::machine::Team;
 pub enum Kind {
     /// The multiply-accumulate instructions of a tier's byte kernels, on registers only.
     Multiply(Isa),
+    /// Fused multiply-adds of f32 in the widest vectors, on registers only.
+    Fused,
     /// Reading so many bytes over and over, with the widest loads there are. The number decides
     /// which level of memory holds them.
     Read(usize),
@@ -30,6 +32,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kind::Multiply(_) => f.write_str("multiply"),
+            Kind::Fused => f.write_str("fma"),
             Kind::Read(_) => f.write_str("read"),
             Kind::Copy(_) => f.write_str("memcpy"),
         }
@@ -56,6 +59,7 @@ pub struct Gauge {
 /// What a gauge runs on; each thread has its share.
 enum Work {
     Multiply(Isa),
+    Fused,
     Read {
         shares: Vec<Vec<u32>>,
         passes: usize,
@@ -81,6 +85,10 @@ impl Gauge {
             Kind::Multiply(isa) => {
                 let operations = int8_dot_loop(isa, ITERATIONS) as f64;
                 (operations * threads as f64, Work::Multiply(isa))
+            }
+            Kind::Fused => {
+                let operations = fused(ITERATIONS) as f64;
+                (operations * threads as f64, Work::Fused)
             }
             Kind::Read(bytes) => {
                 let share = (bytes / threads / size_of::<u32>()).max(1);
@@ -135,6 +143,9 @@ impl Gauge {
             Work::Multiply(isa) => self.team.each(|_| {
                 black_box(int8_dot_loop(*isa, black_box(ITERATIONS)));
             }),
+            Work::Fused => self.team.each(|_| {
+                black_box(fused(black_box(ITERATIONS)));
+            }),
             Work::Read { shares, passes } => self.team.each(|index| {
                 for _ in 0..*passes {
                     black_box(sum(black_box(&shares[index])));
@@ -170,6 +181,35 @@ pub fn gauges<'a>(
 
 fn filled<T: Clone>(len: usize, value: T) -> Vec<T> {
     vec![value; len]
+}
+
+/// Repeats fused multiply-adds of f32 in as many chains as hide their latency; gives the number of
+/// multiplications and additions.
+fn fused(iterations: u64) -> u64 {
+    /// Two a cycle, each done after four: eight would do, more hide what is uneven.
+    const CHAINS: usize = 12;
+
+    struct Fused(u64);
+
+    impl WithSimd for Fused {
+        type Output = u64;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> u64 {
+            let factor = simd.splat_f32s(black_box(0.999));
+            let addend = simd.splat_f32s(black_box(0.001));
+            let mut chains = [simd.splat_f32s(black_box(1.0)); CHAINS];
+            for _ in 0..self.0 {
+                for chain in &mut chains {
+                    *chain = simd.mul_add_f32s(*chain, factor, addend);
+                }
+            }
+            black_box(chains);
+            self.0 * (2 * CHAINS * S::F32_LANES) as u64
+        }
+    }
+
+    Arch::new().dispatch(Fused(iterations))
 }
 
 /// Adds up all words with the widest vectors: as fast as they can be read.
@@ -240,6 +280,13 @@ mod tests {
                 gauge.amount()
             );
         }
+    }
+
+    #[test]
+    fn fused_multiply_adds_are_counted() {
+        let few = fused(10);
+        assert!(few >= 10 * 2 * 12, "{few}");
+        assert_eq!(fused(20), 2 * few);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use qkernels::Isa;
 use quaver_benches::machine::Machine;
 use quaver_benches::measure::{self, Plan};
-use quaver_benches::ops::gemm::{Distribution, Left, Output, Wanted, Weights};
+use quaver_benches::ops::gemm::{Distribution, Output, Types, Wanted, Weights};
 use quaver_benches::ops::{self, Field, Job};
 use quaver_benches::peer::{self, Peer};
 use quaver_benches::record::Record;
@@ -55,7 +55,7 @@ struct Args {
         value_delimiter = ',',
         default_value = "u8i8,i8i8"
     )]
-    types: Vec<Left>,
+    types: Vec<Types>,
     /// What becomes of the sums: kept, or zero points, bias and scales applied and stored as u8 or
     /// f32.
     #[arg(
@@ -111,8 +111,8 @@ struct Args {
     /// Name what became slower than in the baseline FILE; exit with 3 if anything did.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// Set every claim of docs/kernels.md beside the results: held, even, or how short. Measures what
-    /// the claims speak of, on 1 and 2 threads, unless operations are named.
+    /// Set every claim about the kernels beside the results of this run: held, even, or how far
+    /// short. Name operations, shapes and peers that the claims speak of; others stay open.
     #[arg(long)]
     check: bool,
     /// A few short rounds: shows that everything runs, not how fast.
@@ -122,8 +122,10 @@ struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Op {
-    /// Integer matrix products.
+    /// Matrix products with weights packed ahead.
     Gemm,
+    /// Products of f32 activations that are quantized in the call.
+    Dynamic,
     /// f16 and bf16 to f32 and back.
     Convert,
     /// Quantize, dequantize, requantize, and the range of a tensor.
@@ -290,20 +292,25 @@ fn measure_all(jobs: Vec<Job>, field: &Field, plan: Plan) -> Result<Vec<Record>,
 
 fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     let wants = |op| args.ops.is_empty() || args.ops.contains(&op);
+    let shapes = args.shapes.as_deref().unwrap_or("table");
     let mut jobs = Vec::new();
     if wants(Op::Gemm) {
         jobs.extend(ops::gemm::jobs(&Wanted {
-            shapes: shapes::parse(args.shapes.as_deref().unwrap_or("table"))?,
-            lefts: args.types.clone(),
+            shapes: shapes::parse(shapes)?,
+            types: args.types.clone(),
             outputs: args.out.clone(),
             weights: args.weights.clone(),
             distributions: args.values.clone(),
         }));
-    } else if let Some(shapes) = &args.shapes {
+    }
+    if wants(Op::Dynamic) {
+        jobs.extend(ops::dynamic::jobs(&shapes::parse(shapes)?));
+    }
+    if let (Some(shapes), false) = (&args.shapes, wants(Op::Gemm) || wants(Op::Dynamic)) {
         return Err(BenchError::Argument {
             argument: "--shapes",
             given: shapes.clone(),
-            allowed: "only gemm has shapes; elementwise work has --sizes".to_owned(),
+            allowed: "only gemm and dynamic have shapes; elementwise work has --sizes".to_owned(),
         });
     }
     let sizes = sizes::parse(&args.sizes, machine)?;

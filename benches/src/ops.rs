@@ -4,7 +4,9 @@
 //! that at most one cell's data is in memory. Answers are compared with the scalar tier's before a
 //! contender is handed out: a wrong answer is an error, not a fast row.
 
+mod contest;
 pub mod convert;
+pub mod dynamic;
 mod elementwise;
 pub mod gemm;
 pub mod model;

@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn peers_give_our_answers() {
-        use crate::ops::gemm::{Distribution, Left, Output, Wanted, Weights};
+        use crate::ops::gemm::{Distribution, Output, Types, Wanted, Weights};
         use crate::ops::{Field, convert, gemm, quantize};
 
         let peers = present();
@@ -204,8 +204,8 @@ mod tests {
         }];
         let mut jobs = gemm::jobs(&Wanted {
             shapes: crate::shapes::parse("1x1x1,3x7x5,40x33x17").unwrap(),
-            lefts: vec![Left::U8, Left::I8],
-            outputs: vec![Output::I32, Output::U8, Output::F32],
+            types: vec![Types::U8I8, Types::I8I8],
+            outputs: vec![Output::Sums, Output::U8, Output::F32],
             weights: vec![Weights::Hot],
             distributions: vec![Distribution::Uniform],
         });

@@ -43,6 +43,20 @@ macro_rules! element_types {
                 match self { $(Values::$variant(values) => values.as_ptr().cast(),)* }
             }
 
+            /// The bits of the elements at `places`.
+            ///
+            /// # Panics
+            ///
+            /// If a place is beyond the end.
+            #[must_use]
+            pub fn bits(&self, places: &[usize]) -> Vec<u64> {
+                match self {
+                    $(Values::$variant(values) => {
+                        places.iter().map(|&at| Element::bits(values[at])).collect()
+                    })*
+                }
+            }
+
             /// An element as a number: exact for all these types.
             fn number(&self, index: usize) -> f64 {
                 match self { $(Values::$variant(values) => f64::from(values[index]),)* }
@@ -78,8 +92,11 @@ macro_rules! element_types {
                 Values::$variant(slice)
             }
 
-            fn of(values: Values<'_>) -> Option<&[Self]> {
-                match values { Values::$variant(slice) => Some(slice), _ => None }
+            fn bits(self) -> u64 {
+                let mut bytes = [0; 8];
+                let own = self.to_le_bytes();
+                bytes[..own.len()].copy_from_slice(&own);
+                u64::from_le_bytes(bytes)
             }
         })*
     };
@@ -93,8 +110,8 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 
     /// The slice as one of whichever type.
     fn values(slice: &[Self]) -> Values<'_>;
 
-    /// The slice, if it is of this type.
-    fn of(values: Values<'_>) -> Option<&[Self]>;
+    /// Its bits: equal for equal values, different for 0.0 and −0.0 and for each NaN.
+    fn bits(self) -> u64;
 }
 
 element_types! {

@@ -1,39 +1,79 @@
-//! Integer matrix products with weights packed ahead.
+//! Matrix products with weights packed ahead.
 
-use std::hint::black_box;
+mod problem;
+
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use qkernels::{
-    Epilogue, Isa, KernelError, Layout, Lhs, MatMut, MatRef, OutMut, OutParams, PackedB, Scale,
-    Threads, Workspace, ZeroPoint, ZeroPoints, gemm,
-};
+use qformat::{bf16, f16};
+use qkernels::{Arithmetic, Isa, Layout, MatRef, Operand, PackedB};
 
-use super::{Field, Job, Judge, OURS, check_answers, peers};
+use self::problem::{Problem, Runner};
+use super::contest::Contest;
+use super::{Field, Job};
 use crate::BenchError;
 use crate::data::Source;
 use crate::limit::{Demand, Kind};
-use crate::measure::{Cell, Contender, Work};
-use crate::peer::{self, Finish, MatMul, Requantize, Scaled, Task};
+use crate::measure::Cell;
+use crate::peer::{self, MatMul, Task};
 use crate::shapes::Shape;
-use crate::values::{Element, Values};
+use crate::values::Element;
 
-/// The type of the left operand; the right one, the weights, is i8.
+/// The types of activations and weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Left {
+pub enum Types {
     /// u8 activations by i8 weights.
     #[value(name = "u8i8")]
-    U8,
-    /// i8 activations by i8 weights.
+    U8I8,
+    /// i8 by i8.
     #[value(name = "i8i8")]
-    I8,
+    I8I8,
+    /// u8 by u8.
+    #[value(name = "u8u8")]
+    U8U8,
+    /// i8 activations by u8 weights.
+    #[value(name = "i8u8")]
+    I8U8,
+    /// i16 by i16, small enough to sum in i32.
+    #[value(name = "i16")]
+    I16I16,
+    /// f16 by f16, summed in f32 in a fixed order.
+    #[value(name = "f16")]
+    F16F16,
+    /// bf16 by bf16, summed in f32 in a fixed order.
+    #[value(name = "bf16")]
+    Bf16Bf16,
+    /// bf16 by bf16 as the processor's own instruction rounds.
+    #[value(name = "bf16-hardware")]
+    Bf16Hardware,
+}
+
+impl Types {
+    /// Left, right, and what their sums are.
+    fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Types::U8I8 => ("u8", "i8", "i32"),
+            Types::I8I8 => ("i8", "i8", "i32"),
+            Types::U8U8 => ("u8", "u8", "i32"),
+            Types::I8U8 => ("i8", "u8", "i32"),
+            Types::I16I16 => ("i16", "i16", "i32"),
+            Types::F16F16 => ("f16", "f16", "f32"),
+            Types::Bf16Bf16 | Types::Bf16Hardware => ("bf16", "bf16", "f32"),
+        }
+    }
+
+    /// Whether sums may be scaled and requantized: those of bytes.
+    fn scales(self) -> bool {
+        matches!(self, Types::U8I8 | Types::I8I8 | Types::U8U8 | Types::I8U8)
+    }
 }
 
 /// What becomes of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Stored as they are.
-    I32,
+    /// Stored as they are: i32 for integers, f32 for floats.
+    #[value(name = "i32", alias = "sums")]
+    Sums,
     /// Zero points of both sides, bias, a scale for each channel, requantized.
     U8,
     /// Zero points of both sides, bias, a scale for each channel, `ReLU`.
@@ -72,8 +112,8 @@ pub enum Distribution {
 pub struct Wanted {
     /// The shapes.
     pub shapes: Vec<Shape>,
-    /// The types of the left operand.
-    pub lefts: Vec<Left>,
+    /// The types of the operands.
+    pub types: Vec<Types>,
     /// The outputs.
     pub outputs: Vec<Output>,
     /// Where the weights are.
@@ -86,7 +126,7 @@ pub struct Wanted {
 #[derive(Debug, Clone, Copy)]
 struct Spec {
     shape: Shape,
-    left: Left,
+    types: Types,
     output: Output,
     weights: Weights,
     distribution: Distribution,
@@ -96,6 +136,7 @@ impl Spec {
     /// What is said of the weights: `hot`, or `hot bell`.
     fn data(&self) -> String {
         match self.distribution {
+            _ if self.types == Types::Bf16Hardware => "hardware".to_owned(),
             Distribution::Uniform => self.weights.name().to_owned(),
             Distribution::Bell => format!("{} bell", self.weights.name()),
         }
@@ -113,11 +154,8 @@ const BYTES_NEVER_WAITED_FOR: usize = 32 << 10;
 /// depends on one row of A alone.
 const ROWS_CHECKED: usize = 24;
 
-/// The zero point of the weights where zero points are used.
-const WEIGHTS_ZERO_POINT: i32 = 2;
-
-/// The zero point of u8 results.
-const OUTPUT_ZERO_POINT: i32 = 128;
+/// The name of the operation.
+const OP: &str = "gemm";
 
 /// A job for each combination.
 #[must_use]
@@ -126,17 +164,20 @@ pub fn jobs(wanted: &Wanted) -> Vec<Job> {
     for &shape in &wanted.shapes {
         for &weights in &wanted.weights {
             for &distribution in &wanted.distributions {
-                for &left in &wanted.lefts {
+                for &types in &wanted.types {
                     for &output in &wanted.outputs {
+                        if output != Output::Sums && !types.scales() {
+                            continue;
+                        }
                         let spec = Spec {
                             shape,
-                            left,
+                            types,
                             output,
                             weights,
                             distribution,
                         };
                         jobs.push(Job {
-                            label: format!("gemm {} {shape} {}", types(spec), spec.data()),
+                            label: format!("{OP} {} {shape} {}", names(spec), spec.data()),
                             build: Box::new(move |field| cell(spec, field)),
                         });
                     }
@@ -148,142 +189,169 @@ pub fn jobs(wanted: &Wanted) -> Vec<Job> {
 }
 
 /// The names of the element types, as in `u8·i8→i32`.
-fn types(spec: Spec) -> String {
-    let left = match spec.left {
-        Left::U8 => "u8",
-        Left::I8 => "i8",
-    };
+fn names(spec: Spec) -> String {
+    let (a, b, sums) = spec.types.names();
     let output = match spec.output {
-        Output::I32 => "i32",
+        Output::Sums => sums,
         Output::U8 => "u8",
         Output::F32 => "f32",
     };
-    format!("{left}·i8→{output}")
+    format!("{a}·{b}→{output}")
+}
+
+/// Operands of a type, drawn so that no arithmetic leaves its bounds.
+trait Drawn: Operand + Element {
+    /// As weights or activations of full range are.
+    fn uniform(source: &mut Source, len: usize) -> Vec<Self>;
+    /// As trained weights are.
+    fn bell(source: &mut Source, len: usize) -> Vec<Self>;
+}
+
+/// The largest i16 whose square fits i32 16,384 times: more than any shape here is deep.
+const LARGEST_I16: f32 = 362.0;
+
+macro_rules! drawn {
+    ($($t:ty = |$source:ident, $len:ident| $uniform:expr, $bell:expr;)*) => {$(
+        impl Drawn for $t {
+            fn uniform($source: &mut Source, $len: usize) -> Vec<Self> {
+                $uniform
+            }
+
+            fn bell($source: &mut Source, $len: usize) -> Vec<Self> {
+                $bell
+            }
+        }
+    )*};
+}
+
+drawn! {
+    u8 = |source, len| source.u8s(len),
+        source.bell_i8s(len).into_iter().map(|b| b.cast_unsigned() ^ 0x80).collect();
+    i8 = |source, len| source.i8s(len), source.bell_i8s(len);
+    i16 = |source, len| {
+            let unit = LARGEST_I16 / 128.0;
+            source.i8s(len).into_iter().map(|b| (f32::from(b) * unit) as i16).collect()
+        },
+        source.bell_i8s(len).into_iter().map(i16::from).collect();
+    f16 = |source, len| source.f32s(len).into_iter().map(f16::from_f32).collect(),
+        Self::uniform(source, len);
+    bf16 = |source, len| source.f32s(len).into_iter().map(bf16::from_f32).collect(),
+        Self::uniform(source, len);
 }
 
 fn cell(spec: Spec, field: &Field) -> Result<Cell, BenchError> {
-    let mut source = Source::new(0x5eed);
-    let elements = spec.shape.m * spec.shape.k;
-    match spec.left {
-        Left::U8 => cell_of(spec, field, source.u8s(elements), source, 128),
-        Left::I8 => cell_of(spec, field, source.i8s(elements), source, -3),
+    match spec.types {
+        Types::U8I8 => cell_of::<u8, i8>(spec, field, (128, 2)),
+        Types::I8I8 => cell_of::<i8, i8>(spec, field, (-3, 2)),
+        Types::U8U8 => cell_of::<u8, u8>(spec, field, (128, 130)),
+        Types::I8U8 => cell_of::<i8, u8>(spec, field, (-3, 130)),
+        Types::I16I16 => cell_of::<i16, i16>(spec, field, (0, 0)),
+        Types::F16F16 => cell_of::<f16, f16>(spec, field, (0, 0)),
+        Types::Bf16Bf16 | Types::Bf16Hardware => cell_of::<bf16, bf16>(spec, field, (0, 0)),
     }
 }
 
-fn cell_of<A: Lhs + Element>(
+fn cell_of<A: Drawn, B: Drawn>(
     spec: Spec,
     field: &Field,
-    a: Vec<A>,
-    mut source: Source,
-    zero_point: i32,
+    zero_points: (i32, i32),
 ) -> Result<Cell, BenchError> {
-    let op = "gemm";
     let Shape { m, k, n } = spec.shape;
-    let shape = spec.shape.to_string();
-    let failed = |isa: Isa| {
-        let shape = shape.clone();
-        move |source| BenchError::Kernel {
-            op,
-            shape,
-            isa: isa.name(),
-            source,
-        }
-    };
+    let mut source = Source::new(0x5eed);
+    let a = A::uniform(&mut source, m * k);
     let b = match spec.distribution {
-        Distribution::Uniform => source.i8s(k * n),
-        Distribution::Bell => source.bell_i8s(k * n),
+        Distribution::Uniform => B::uniform(&mut source, k * n),
+        Distribution::Bell => B::bell(&mut source, k * n),
     };
-    let pack = |isa| {
-        MatRef::new(&b, k, n)
-            .and_then(|b| PackedB::pack(isa, b, Layout::RowMajor))
-            .map_err(failed(isa))
+    let arithmetic = match spec.types {
+        Types::Bf16Hardware => Arithmetic::Bf16Hardware,
+        _ => A::ARITHMETIC,
     };
-    let problem = Arc::new(Problem::new(spec, a, zero_point, &mut source));
-    let rows: Vec<usize> = scattered(m).collect();
-    let places: Vec<usize> = rows.iter().flat_map(|row| row * n..(row + 1) * n).collect();
-    let expected = problem
-        .rows(&rows)
-        .answer(&pack(Isa::SCALAR)?)
-        .map_err(failed(Isa::SCALAR))?;
-    let bits = expected.bits(0..expected.values().len());
+    let problem = Arc::new(Problem::new(spec, a, zero_points, &mut source));
     let copies = match spec.weights {
         Weights::Hot => 1,
         // Packing pads small weights, so this is enough at the least.
-        Weights::Cold => (2 * field.machine.l3).div_ceil(k * n).min(1 << 16),
+        Weights::Cold => (2 * field.machine.l3)
+            .div_ceil(k * n * size_of::<B>())
+            .min(1 << 16),
     };
-    let packs = field
-        .isas
-        .iter()
-        .map(|&isa| Ok((isa, Arc::new(vec![pack(isa)?; copies]))))
-        .collect::<Result<Vec<_>, BenchError>>()?;
-    let mut contenders = Vec::new();
-    for (index, team) in field.teams.iter().enumerate() {
-        for (isa, packs) in &packs {
-            let isa = *isa;
-            let mut runner = Runner::new(&problem, packs, team.policy());
-            team.run(|| runner.run()).map_err(failed(isa))?;
-            let found = runner.out.bits(places.iter().copied());
-            check_answers(op, &shape, isa, &found, &bits)?;
-            contenders.push(Contender {
-                library: OURS,
-                types: types(spec),
-                isa: isa.name(),
-                team: Arc::clone(team),
-                demands: demands(spec, isa, copies),
-                repeats: 1,
-                agreement: None,
-                detail: None,
-                call: Box::new(move || {
-                    let done = runner.run();
-                    debug_assert!(done.is_ok(), "the same call has succeeded before");
-                    let _ = black_box(done);
-                }),
-            });
-        }
-        let task = Task::MatMul(MatMul {
-            shape: spec.shape,
-            batch: 1,
-            a: A::values(&problem.a),
-            b: Values::I8(&b),
-            weights: peer::Weights::Packed(copies),
-            finish: problem.finish(),
-        });
-        let judge = Judge {
-            types: &types(spec),
-            demands: &demands(spec, field.best(), copies),
-            places: &places,
-            expected: expected.values(),
-        };
-        contenders.extend(peers(field, index, &task, &judge)?);
-    }
-    Ok(Cell {
-        op,
+    let bytes = k * n * size_of::<B>();
+    let task = Task::MatMul(MatMul {
+        shape: spec.shape,
+        batch: 1,
+        a: A::values(&problem.a),
+        b: B::values(&b),
+        weights: peer::Weights::Packed(copies),
+        finish: problem.finish(),
+    });
+    let rows: Vec<usize> = scattered(m).collect();
+    let contest = Contest {
+        op: OP,
         shape: (m, k, n),
         batch: 1,
+        types: names(spec),
         data: spec.data(),
-        work: Work::Ops(spec.shape.ops()),
-        contenders,
-    })
+        ops: spec.shape.ops(),
+        places: rows.iter().flat_map(|row| row * n..(row + 1) * n).collect(),
+        exact: arithmetic.exact(),
+        task: Some(task),
+    };
+    let pack = |isa| PackedB::pack_with(isa, MatRef::new(&b, k, n)?, Layout::RowMajor, arithmetic);
+    let mut packs: Vec<(Isa, Arc<Vec<PackedB>>)> = Vec::new();
+    let reference = pack(Isa::SCALAR).and_then(|scalar| problem.rows(&rows).answer(&scalar));
+    let expected = reference.map_err(contest.failed(Isa::SCALAR))?;
+    contest.cell(
+        field,
+        expected.values(),
+        |isa| demands(spec, arithmetic, isa, bytes, copies),
+        |isa, threads| {
+            // The same weights serve every team.
+            let packed = match packs.iter().find(|(packed, _)| *packed == isa) {
+                Some((_, packed)) => Arc::clone(packed),
+                None => {
+                    let packed = Arc::new(vec![pack(isa)?; copies]);
+                    packs.push((isa, Arc::clone(&packed)));
+                    packed
+                }
+            };
+            Ok(Box::new(Runner::new(&problem, &packed, threads)))
+        },
+    )
 }
 
-/// What a product asks of the machine at the least.
-fn demands(spec: Spec, isa: Isa, copies: usize) -> Vec<Demand> {
-    let Shape { m, k, n } = spec.shape;
-    let mut demands = vec![Demand {
-        kind: Kind::Multiply(isa),
-        amount: spec.shape.ops(),
-    }];
-    if m <= ROWS_THAT_STREAM && k * n * copies > BYTES_NEVER_WAITED_FOR {
+/// What a product asks of the machine at the least, with weights of so many bytes.
+fn demands(
+    spec: Spec,
+    arithmetic: Arithmetic,
+    isa: Isa,
+    bytes: usize,
+    copies: usize,
+) -> Vec<Demand> {
+    let mut demands = Vec::new();
+    let amount = spec.shape.ops();
+    match arithmetic {
+        Arithmetic::Int8 => demands.push(Demand {
+            kind: Kind::Multiply(isa),
+            amount,
+        }),
+        Arithmetic::F16 | Arithmetic::Bf16 => demands.push(Demand {
+            kind: Kind::Fused,
+            amount,
+        }),
+        // There is no loop of these instructions to measure against.
+        _ => {}
+    }
+    if spec.shape.m <= ROWS_THAT_STREAM && bytes * copies > BYTES_NEVER_WAITED_FOR {
         demands.push(Demand {
-            kind: Kind::Read(k * n * copies),
-            amount: (k * n) as f64,
+            kind: Kind::Read(bytes * copies),
+            amount: bytes as f64,
         });
     }
     demands
 }
 
 /// Up to [`ROWS_CHECKED`] rows of `m`, evenly scattered, with both ends.
-fn scattered(m: usize) -> impl Iterator<Item = usize> {
+pub(super) fn scattered(m: usize) -> impl Iterator<Item = usize> {
     let count = m.min(ROWS_CHECKED);
     (0..count).map(move |i| {
         if count == 1 {
@@ -292,207 +360,6 @@ fn scattered(m: usize) -> impl Iterator<Item = usize> {
             i * (m - 1) / (count - 1)
         }
     })
-}
-
-/// One product: everything but the packed weights.
-struct Problem<A> {
-    a: Vec<A>,
-    shape: Shape,
-    zero_point: i32,
-    output: Output,
-    scales: Vec<f32>,
-    bias: Vec<i32>,
-}
-
-impl<A: Lhs> Problem<A> {
-    fn new(spec: Spec, a: Vec<A>, zero_point: i32, source: &mut Source) -> Self {
-        let Shape { k, n, .. } = spec.shape;
-        // Full-range bytes deviate by 74 from their middle, so a sum of k products by 74²·√k. This
-        // brings the deviation to between 32 and 64 output steps: few outputs saturate.
-        let deviation = 74.0 * 74.0 * (k as f32).sqrt();
-        let scales = (0..n)
-            .map(|j| 32.0 * (1.0 + j as f32 / n as f32) / deviation)
-            .collect();
-        let bias = source.sums(n).into_iter().map(|sum| sum >> 8).collect();
-        Self {
-            a,
-            shape: spec.shape,
-            zero_point,
-            output: spec.output,
-            scales,
-            bias,
-        }
-    }
-
-    /// The same product with some of A's rows only.
-    fn rows(&self, rows: &[usize]) -> Self {
-        let k = self.shape.k;
-        Self {
-            a: rows
-                .iter()
-                .flat_map(|row| &self.a[row * k..(row + 1) * k])
-                .copied()
-                .collect(),
-            shape: Shape {
-                m: rows.len(),
-                ..self.shape
-            },
-            zero_point: self.zero_point,
-            output: self.output,
-            scales: self.scales.clone(),
-            bias: self.bias.clone(),
-        }
-    }
-
-    /// The whole result.
-    fn answer(&self, b: &PackedB) -> Result<Out, KernelError> {
-        let Shape { m, n, .. } = self.shape;
-        let mut out = Out::new(self.output, m * n);
-        self.run(b, &mut out, &mut Workspace::new(), Threads::Single)?;
-        Ok(out)
-    }
-
-    /// What becomes of the sums, in the peers' words.
-    fn finish(&self) -> Finish<'_> {
-        let output = match self.output {
-            Output::I32 => return Finish::Sums,
-            Output::U8 => Requantize::U8(OUTPUT_ZERO_POINT),
-            Output::F32 => Requantize::Relu,
-        };
-        Finish::Scaled(Scaled {
-            zero_point_a: self.zero_point,
-            zero_point_b: WEIGHTS_ZERO_POINT,
-            bias: &self.bias,
-            scales: &self.scales,
-            output,
-        })
-    }
-
-    fn run(
-        &self,
-        b: &PackedB,
-        out: &mut Out,
-        ws: &mut Workspace,
-        threads: Threads<'static>,
-    ) -> Result<(), KernelError> {
-        let Shape { m, k, n } = self.shape;
-        let a = MatRef::new(&self.a, m, k)?;
-        let zero_points = ZeroPoints {
-            a: ZeroPoint::Tensor(self.zero_point),
-            b: ZeroPoint::Tensor(WEIGHTS_ZERO_POINT),
-        };
-        let scaled = Epilogue {
-            bias: Some(&self.bias),
-            scale: Scale::Channel(&self.scales),
-            ..Epilogue::default()
-        };
-        match out {
-            Out::I32(out) => {
-                let out = OutMut::I32(MatMut::new(out, m, n)?);
-                gemm(
-                    a,
-                    b,
-                    ZeroPoints::default(),
-                    &Epilogue::default(),
-                    out,
-                    ws,
-                    threads,
-                )
-            }
-            Out::U8(out) => {
-                let params = OutParams {
-                    zero_point: OUTPUT_ZERO_POINT,
-                    min: 0,
-                    max: 255,
-                };
-                let out = OutMut::U8(MatMut::new(out, m, n)?, params);
-                gemm(a, b, zero_points, &scaled, out, ws, threads)
-            }
-            Out::F32(out) => {
-                let clamped = Epilogue {
-                    clamp: Some((0.0, f32::INFINITY)),
-                    ..scaled
-                };
-                let out = OutMut::F32(MatMut::new(out, m, n)?);
-                gemm(a, b, zero_points, &clamped, out, ws, threads)
-            }
-        }
-    }
-}
-
-/// The result, in whichever type was asked for.
-#[derive(Debug, Clone)]
-enum Out {
-    I32(Vec<i32>),
-    U8(Vec<u8>),
-    F32(Vec<f32>),
-}
-
-impl Out {
-    fn new(output: Output, len: usize) -> Self {
-        match output {
-            Output::I32 => Out::I32(vec![0; len]),
-            Output::U8 => Out::U8(vec![0; len]),
-            Output::F32 => Out::F32(vec![0.0; len]),
-        }
-    }
-
-    fn values(&self) -> Values<'_> {
-        match self {
-            Out::I32(out) => Values::I32(out),
-            Out::U8(out) => Values::U8(out),
-            Out::F32(out) => Values::F32(out),
-        }
-    }
-
-    /// The bits of the elements at some places.
-    fn bits(&self, places: impl Iterator<Item = usize>) -> Vec<u32> {
-        places
-            .map(|at| match self {
-                Out::I32(out) => out[at].cast_unsigned(),
-                Out::U8(out) => u32::from(out[at]),
-                Out::F32(out) => out[at].to_bits(),
-            })
-            .collect()
-    }
-}
-
-/// One contender's own output and scratch memory.
-struct Runner<A> {
-    problem: Arc<Problem<A>>,
-    packs: Arc<Vec<PackedB>>,
-    next: usize,
-    out: Out,
-    workspace: Workspace,
-    threads: Threads<'static>,
-}
-
-impl<A: Lhs> Runner<A> {
-    fn new(
-        problem: &Arc<Problem<A>>,
-        packs: &Arc<Vec<PackedB>>,
-        threads: Threads<'static>,
-    ) -> Self {
-        Self {
-            problem: Arc::clone(problem),
-            packs: Arc::clone(packs),
-            next: 0,
-            out: Out::new(problem.output, problem.shape.m * problem.shape.n),
-            workspace: Workspace::new(),
-            threads,
-        }
-    }
-
-    fn run(&mut self) -> Result<(), KernelError> {
-        let pack = &self.packs[self.next];
-        self.next = if self.next + 1 == self.packs.len() {
-            0
-        } else {
-            self.next + 1
-        };
-        self.problem
-            .run(pack, &mut self.out, &mut self.workspace, self.threads)
-    }
 }
 
 #[cfg(test)]
@@ -504,8 +371,8 @@ mod tests {
     fn every_combination_runs_and_is_right() {
         run_all(jobs(&Wanted {
             shapes: crate::shapes::parse("1x1x1,3x7x5,40x33x17").unwrap(),
-            lefts: vec![Left::U8, Left::I8],
-            outputs: vec![Output::I32, Output::U8, Output::F32],
+            types: Types::value_variants().to_vec(),
+            outputs: vec![Output::Sums, Output::U8, Output::F32],
             weights: vec![Weights::Hot],
             distributions: vec![Distribution::Uniform, Distribution::Bell],
         }));
@@ -523,8 +390,8 @@ mod tests {
                 k: 1024,
                 n: 1024,
             },
-            left: Left::U8,
-            output: Output::I32,
+            types: Types::U8I8,
+            output: Output::Sums,
             weights: Weights::Cold,
             distribution: Distribution::Uniform,
         };
@@ -549,17 +416,19 @@ mod tests {
         };
         let spec = Spec {
             shape,
-            left: Left::U8,
+            types: Types::U8I8,
             output: Output::U8,
             weights: Weights::Hot,
             distribution: Distribution::Uniform,
         };
         let mut source = Source::new(9);
         let (a, b) = (source.u8s(shape.m * shape.k), source.i8s(shape.k * shape.n));
-        let problem = Problem::new(spec, a, 128, &mut source);
+        let problem = Problem::new(spec, a, (128, 2), &mut source);
         let b = MatRef::new(&b, shape.k, shape.n).unwrap();
         let packed = PackedB::pack(Isa::SCALAR, b, Layout::RowMajor).unwrap();
-        let answer = problem.answer(&packed).unwrap().bits(0..shape.m * shape.n);
+        let answer = problem.answer(&packed).unwrap();
+        let places: Vec<usize> = (0..shape.m * shape.n).collect();
+        let answer = answer.values().bits(&places);
         let clamped = answer.iter().filter(|&&q| q == 0 || q == 255).count();
         assert!(
             clamped < answer.len() / 5,
