@@ -150,7 +150,7 @@ macro_rules! kernel {
     (
         $(#[$doc:meta])*
         $name:ident $(($token:ty))? $(for $has:ident)? = $id:literal, $lanes:ty, $features:literal,
-        shift $shift:literal, rows [$($rows:tt),*]
+        shift $shift:tt, rows [$($rows:tt),*]
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
@@ -184,15 +184,10 @@ macro_rules! kernel {
                 unsafe { tile::<$lanes, false, R, V>(t) }
             }
 
-            #[target_feature(enable = $features)]
-            unsafe fn shifting<const R: usize, const V: usize>(t: Raw) {
-                // SAFETY: as promised by the caller.
-                unsafe { tile::<$lanes, { $shift != 0 }, R, V>(t) }
-            }
-
             /// Tiles by vectors, then by rows.
             static PLAIN: &[&[unsafe fn(Raw)]] = table!(plain, [$($rows),*]);
-            static SHIFTING: &[&[unsafe fn(Raw)]] = table!(shifting, [$($rows),*]);
+
+            $crate::arch::tile::kernel!(@shifting $shift, $lanes, $features, [$($rows),*]);
 
             impl Microkernel for $name {
                 const ID: &'static str = $id;
@@ -234,6 +229,19 @@ macro_rules! kernel {
                 }
             }
         };
+    };
+    // A kernel that shifts nothing has one set of tiles.
+    (@shifting 0, $lanes:ty, $features:literal, $rows:tt) => {
+        static SHIFTING: &[&[unsafe fn(Raw)]] = PLAIN;
+    };
+    (@shifting $shift:literal, $lanes:ty, $features:literal, $rows:tt) => {
+        #[target_feature(enable = $features)]
+        unsafe fn shifting<const R: usize, const V: usize>(t: Raw) {
+            // SAFETY: as promised by the caller.
+            unsafe { tile::<$lanes, true, R, V>(t) }
+        }
+
+        static SHIFTING: &[&[unsafe fn(Raw)]] = table!(shifting, $rows);
     };
 }
 pub(crate) use kernel;

@@ -22,7 +22,7 @@ use crate::{
 
 /// Which of the inputs a call has, and how they lie in memory.
 #[derive(Debug, Clone, Copy)]
-struct Case {
+pub(crate) struct Case {
     m: usize,
     n: usize,
     k: usize,
@@ -98,7 +98,7 @@ fn all_threads() -> Vec<Threads<'static>> {
     ]
 }
 
-fn any_case() -> impl Strategy<Value = Case> {
+pub(crate) fn any_case() -> impl Strategy<Value = Case> {
     // Half of the shapes are small, where the tails are; K has its own range.
     let size = || prop_oneof![0usize..=20, 0usize..=200];
     let depth = prop_oneof![0usize..=20, 0usize..=300];
@@ -143,7 +143,7 @@ fn any_case() -> impl Strategy<Value = Case> {
 }
 
 /// What may run a product: a tier of this machine, or a fake one.
-trait Runner {
+pub(crate) trait Runner {
     fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB;
     fn run(&self, how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError>;
 }
@@ -157,7 +157,7 @@ impl Runner for Isa {
     }
 }
 
-struct Faked<T>(T);
+pub(crate) struct Faked<T>(pub(crate) T);
 
 impl<T: Tier> Runner for Faked<T> {
     fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB {
@@ -515,7 +515,7 @@ fn check_all(runner: &impl Runner, case: Case) {
     check::<bf16, bf16>(runner, case, Arithmetic::Bf16);
 }
 
-fn check_bytes(runner: &impl Runner, case: Case) {
+pub(crate) fn check_bytes(runner: &impl Runner, case: Case) {
     check::<u8, i8>(runner, case, Arithmetic::Int8);
     check::<i8, i8>(runner, case, Arithmetic::Int8);
     check::<u8, u8>(runner, case, Arithmetic::Int8);
@@ -529,16 +529,6 @@ proptest! {
     fn every_tier_equals_scalar_code(case in any_case()) {
         for isa in Isa::available() {
             check_all(&isa, case);
-        }
-    }
-
-    /// What AVX-VNNI shares with the 256-bit form of AVX-512 VNNI, proven where only that one runs.
-    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    #[test]
-    fn the_256_bit_form_equals_scalar_code(case in any_case()) {
-        match crate::arch::x86_64::avx512vl::Avx512Vl::detect() {
-            Some(tier) => check_bytes(&Faked(tier), case),
-            None => std::println!("the 256-bit form of AVX-512 VNNI: NOT TESTED"),
         }
     }
 

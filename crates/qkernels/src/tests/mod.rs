@@ -2,12 +2,12 @@
 
 mod conv;
 mod conv_cases;
-mod data;
+pub(crate) mod data;
 mod depthwise;
 mod elementwise;
 mod exhaustive;
 mod fakes;
-mod gemm;
+pub(crate) mod gemm;
 mod gemm_limits;
 #[cfg(unix)]
 mod guard;

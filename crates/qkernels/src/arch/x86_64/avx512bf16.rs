@@ -5,16 +5,20 @@
 //! steps, so only [`Arithmetic::Bf16Hardware`](crate::Arithmetic::Bf16Hardware) uses it. Everything
 //! else is as in the tier below.
 
-use super::avx512vnni::Avx512Vnni;
+use core::arch::x86_64::*;
+
+use super::avx512vnni::{Avx512Vnni, Words};
+use super::zmm::sums_of_f32;
 use super::{depthwise, tier, zmm};
-use crate::Lhs;
+use crate::arch::tile::{Convert, Lanes, kernel};
+use crate::{Lhs, Operand};
 
 tier! {
     /// The proof that AVX-512-VNNI and AVX512-BF16 run.
     Avx512Bf16(Avx512Vnni),
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16", ["avx512bf16"],
-    has [Bits256, Bits512, Vnni512, Bf16Dot],
-    Avx512Vnni, zmm::WordsVnni, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16Pairs, zmm::Elementwise,
+    has [Bits256, Bits512, Vnni512],
+    Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, Bf16Pairs, zmm::Elementwise,
     depthwise::Zmm<true>;
 
     #[inline(always)]
@@ -37,4 +41,57 @@ impl From<Avx512Bf16> for Avx512Vnni {
     fn from(token: Avx512Bf16) -> Avx512Vnni {
         token.0
     }
+}
+
+/// The same bits as pairs of bf16.
+#[inline(always)]
+fn bh(v: __m512i) -> __m512bh {
+    // SAFETY: both types are 512 bits of plain data.
+    unsafe { core::mem::transmute::<__m512i, __m512bh>(v) }
+}
+
+/// Pairs of bf16 by the processor's own rounding.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16PairsLanes;
+
+impl Lanes for Bf16PairsLanes {
+    const LANES: usize = 16;
+    const KG: usize = 2;
+    sums_of_f32!();
+    type Lhs = u16;
+    type Rhs = u16;
+    type A = __m512i;
+    type B = __m512i;
+    #[inline(always)]
+    unsafe fn a(p: *const u16) -> __m512i {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn b(p: *const u16) -> __m512i {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn step(sums: __m512, a: __m512i, b: __m512i) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_dpbf16_ps(sums, bh(a), bh(b)) }
+    }
+}
+
+impl Convert for Bf16PairsLanes {
+    #[inline(always)]
+    fn lhs<A: Operand>(a: A) -> u16 {
+        a.int() as u16
+    }
+    #[inline(always)]
+    fn rhs<B: Operand>(b: B) -> u16 {
+        b.int() as u16
+    }
+}
+
+kernel! {
+    /// Pairs of bf16.
+    Bf16Pairs(Avx512Bf16) = "avx512_bf16/bf16/2x16", Bf16PairsLanes,
+    "avx512f,avx512bw,avx512vl,avx512bf16", shift 0, rows [12, 12, 8, 6]
 }

@@ -34,3 +34,24 @@ kernel! {
     Bytes(Avx512Vl) = "avx512_vl/i8/4x8", vnni256::Int8<Evex>, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni",
     shift 128, rows [12, 6]
 }
+
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Avx512Vl;
+    use crate::isa::Tier;
+    use crate::tests::data::cases;
+    use crate::tests::gemm::{Faked, any_case, check_bytes};
+
+    proptest! {
+        #![proptest_config(cases(256))]
+
+        #[test]
+        fn the_256_bit_form_equals_scalar_code(case in any_case()) {
+            match Avx512Vl::detect() {
+                Some(tier) => check_bytes(&Faked(tier), case),
+                None => std::println!("the 256-bit form of AVX-512 VNNI: NOT TESTED"),
+            }
+        }
+    }
+}

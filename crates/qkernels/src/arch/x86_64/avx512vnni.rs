@@ -9,15 +9,18 @@ mod tile;
 
 use core::arch::x86_64::*;
 
-use super::{depthwise, tier, zmm};
+use super::zmm::{int16, sums_of_i32};
+use super::{Vnni512, depthwise, tier, zmm};
 use crate::Lhs;
+use crate::Operand;
+use crate::arch::tile::{Convert, Lanes, kernel};
 
 tier! {
     /// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
     Avx512Vnni, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"],
     has [Bits256, Bits512, Vnni512],
-    Avx512Vnni, zmm::WordsVnni, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
+    Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
     depthwise::Zmm<true>;
 
     #[inline(always)]
@@ -134,4 +137,15 @@ fn int8_limit(iterations: u64) -> u64 {
     }
     core::hint::black_box(acc);
     iterations * 16 * 128
+}
+
+int16! {
+    /// i16 by VNNI's one instruction.
+    Int16VnniLanes, |sums, a, b| _mm512_dpwssd_epi32(sums, a, b)
+}
+
+kernel! {
+    /// i16 by VNNI's one instruction.
+    Words for Vnni512 = "avx512_vnni/i16/2x16", Int16VnniLanes,
+    "avx512f,avx512bw,avx512vl,avx512vnni", shift 0, rows [12, 12, 8, 6]
 }

@@ -31,10 +31,6 @@ pub(crate) trait Bits512: Tier {}
 #[cfg(feature = "avx512")]
 pub(crate) trait Vnni512: Tier {}
 
-/// Tiers with the dot product of AVX512-BF16.
-#[cfg(feature = "avx512")]
-pub(crate) trait Bf16Dot: Tier {}
-
 /// Whether the processor and the operating system support all the features; without `std` whether
 /// the compile target guarantees them.
 macro_rules! has_features {

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 pub(crate) use elementwise::Elementwise;
 
-use super::{Bf16Dot, Bits512, Vnni512};
+use super::Bits512;
 use crate::Operand;
 use crate::arch::tile::{Convert, Lanes, kernel};
 
@@ -41,6 +41,8 @@ macro_rules! sums_of_i32 {
     };
 }
 
+pub(super) use sums_of_i32;
+
 /// What all lanes of 512 bits with sums of f32 share.
 macro_rules! sums_of_f32 {
     () => {
@@ -63,6 +65,8 @@ macro_rules! sums_of_f32 {
         }
     };
 }
+
+pub(super) use sums_of_f32;
 
 /// Pairs of i16. A sum may wrap: the call has checked that the whole of it fits.
 macro_rules! int16 {
@@ -151,14 +155,11 @@ impl Convert for Int8Lanes {
     }
 }
 
+pub(super) use int16;
+
 int16! {
     /// i16 by `vpmaddwd` and `vpaddd`.
     Int16Lanes, |sums, a, b| _mm512_add_epi32(sums, _mm512_madd_epi16(a, b))
-}
-
-int16! {
-    /// i16 by VNNI's one instruction.
-    Int16VnniLanes, |sums, a, b| _mm512_dpwssd_epi32(sums, a, b)
 }
 
 /// Floats are kept in 16 bits in B, and widened when they are loaded.
@@ -233,53 +234,6 @@ widened!(
     |sums, a, b| _mm512_fmadd_ps(a, b, sums)
 );
 
-/// The same bits as pairs of bf16.
-#[inline(always)]
-fn bh(v: __m512i) -> __m512bh {
-    // SAFETY: both types are 512 bits of plain data.
-    unsafe { core::mem::transmute::<__m512i, __m512bh>(v) }
-}
-
-/// Pairs of bf16 by the processor's own rounding.
-#[derive(Clone, Copy)]
-pub(crate) struct Bf16PairsLanes;
-
-impl Lanes for Bf16PairsLanes {
-    const LANES: usize = 16;
-    const KG: usize = 2;
-    sums_of_f32!();
-    type Lhs = u16;
-    type Rhs = u16;
-    type A = __m512i;
-    type B = __m512i;
-    #[inline(always)]
-    unsafe fn a(p: *const u16) -> __m512i {
-        // SAFETY: as promised by the caller.
-        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn b(p: *const u16) -> __m512i {
-        // SAFETY: as promised by the caller.
-        unsafe { _mm512_loadu_si512(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn step(sums: __m512, a: __m512i, b: __m512i) -> __m512 {
-        // SAFETY: as promised by the caller.
-        unsafe { _mm512_dpbf16_ps(sums, bh(a), bh(b)) }
-    }
-}
-
-impl Convert for Bf16PairsLanes {
-    #[inline(always)]
-    fn lhs<A: Operand>(a: A) -> u16 {
-        a.int() as u16
-    }
-    #[inline(always)]
-    fn rhs<B: Operand>(b: B) -> u16 {
-        b.int() as u16
-    }
-}
-
 kernel! {
     /// Bytes by `vpmaddwd`.
     Bytes for Bits512 = "avx512bw/i8/2x16", Int8Lanes, "avx512f,avx512bw,avx512vl",
@@ -289,11 +243,6 @@ kernel! {
     /// i16 by `vpmaddwd`.
     Words for Bits512 = "avx512bw/i16/2x16", Int16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
-}
-kernel! {
-    /// i16 by VNNI's one instruction.
-    WordsVnni for Vnni512 = "avx512_vnni/i16/2x16", Int16VnniLanes,
-    "avx512f,avx512bw,avx512vl,avx512vnni", shift 0, rows [12, 12, 8, 6]
 }
 kernel! {
     /// f16, summed in f32.
@@ -309,9 +258,4 @@ kernel! {
     /// bf16, summed in f32.
     Bf16 for Bits512 = "avx512/bf16/1x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
-}
-kernel! {
-    /// Pairs of bf16.
-    Bf16Pairs for Bf16Dot = "avx512_bf16/bf16/2x16", Bf16PairsLanes,
-    "avx512f,avx512bw,avx512vl,avx512bf16", shift 0, rows [12, 12, 8, 6]
 }
