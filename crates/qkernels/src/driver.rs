@@ -366,7 +366,8 @@ impl<K: Microkernel> Task for Share<'_, K> {
         let plan = self.plan;
         let (lhs, mem) = self.mem.split_at_mut(plan.lhs_lines);
         let (acc, terms) = mem.split_at_mut(plan.acc_lines);
-        let (u, v) = terms.split_at_mut(plan.term_lines);
+        let (u, terms) = terms.split_at_mut(plan.term_lines);
+        let (v, unpacked) = terms.split_at_mut(plan.term_lines);
         let mut nest = Nest::<T, K> {
             tier,
             kernel: self.kernel,
@@ -383,6 +384,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
             acc: bytemuck::cast_slice_mut(acc),
             u: bytemuck::cast_slice_mut(u),
             v: bytemuck::cast_slice_mut(v),
+            unpacked: bytemuck::cast_slice_mut(&mut unpacked[..plan.unpack_lines]),
         };
         for start in self.rows.clone().step_by(plan.block_rows) {
             nest.block(
@@ -416,6 +418,8 @@ struct Nest<'a, T, K: Microkernel> {
     /// the column. Others: `v` is what the sums of the row start at.
     u: &'a mut [i32],
     v: &'a mut [i32],
+    /// A panel of B as the kernel unpacked it; empty where it does not.
+    unpacked: &'a mut [u8],
 }
 
 impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
@@ -486,6 +490,11 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let (cols, width) = (panels.cols(p), panels.width(p));
         let at = cols.start * self.plan.depth + k0 * width;
         let b = RhsPanel::new(&self.packed[at..][..depth * width], width);
+        let unpacks = K::UNPACKED > 0 && !self.unpacked.is_empty();
+        let unpacked = b.data().len() * K::UNPACKED;
+        if unpacks {
+            self.kernel.unpack(b.data(), &mut self.unpacked[..unpacked]);
+        }
         let columns = self.columns;
         let last = k0 + depth == self.plan.depth;
         // Sums that need nothing more can go to the output without the tile buffer.
@@ -519,6 +528,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                     LhsTile::new(a, count, stride, depth)
                 }
             };
+            let b = b.with_unpacked(unpacks.then(|| &self.unpacked[..unpacked]));
             let init = (k0 == 0).then(|| Init {
                 cols: &columns.init[cols.start..][..width],
                 rows: (self.row_terms == RowTerms::Add)

@@ -89,6 +89,8 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     const SIGNED_LHS_SHIFT: i32;
     /// Whether the kernel can add the shift itself while it reads ([`LhsTile::with_shift`]).
     const SHIFTS: bool;
+    /// Bytes that an element of B takes once it is unpacked; 0 where it is read as it is packed.
+    const UNPACKED: usize = 0;
     /// What sums are kept in.
     type Acc: Acc;
     /// A as the instruction reads it. Where this is the caller's own type, rows are read in place.
@@ -100,6 +102,11 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     fn lhs<A: Operand>(a: A) -> Self::Lhs;
     /// One element of B as it is packed (of bytes always a signed one); zero for zero.
     fn rhs<B: Operand>(b: B) -> Self::Rhs;
+
+    /// Unpacks a part of a panel that many rows of A will meet, into [`UNPACKED`](Self::UNPACKED)
+    /// bytes an element.
+    #[inline(always)]
+    fn unpack(self, _b: &[Self::Rhs], _to: &mut [u8]) {}
 
     /// `out += A · B` on a tile, or `out = init + A · B` where `init` is given.
     fn accumulate(
@@ -209,12 +216,30 @@ impl<'a, L> LhsTile<'a, L> {
 pub(crate) struct RhsPanel<'a, R> {
     data: &'a [R],
     width: usize,
+    unpacked: Option<&'a [u8]>,
 }
 
 impl<'a, R> RhsPanel<'a, R> {
     #[inline(always)]
     pub(crate) fn new(data: &'a [R], width: usize) -> Self {
-        RhsPanel { data, width }
+        RhsPanel {
+            data,
+            width,
+            unpacked: None,
+        }
+    }
+
+    /// The same panel, with what its kernel unpacked it to.
+    #[inline(always)]
+    pub(crate) fn with_unpacked(self, unpacked: Option<&'a [u8]>) -> Self {
+        RhsPanel { unpacked, ..self }
+    }
+
+    /// The elements as the kernel unpacked them, if it did.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that unpack ask")]
+    pub(crate) fn unpacked(&self) -> Option<&'a [u8]> {
+        self.unpacked
     }
 
     #[inline(always)]
@@ -324,6 +349,25 @@ pub(crate) struct RawTile<L, R, A = i32, E = A> {
     /// elements, borrowed exclusively.
     pub(crate) c: *mut E,
     pub(crate) c_stride: usize,
+}
+
+impl<L, R, A, E> RawTile<L, R, A, E> {
+    /// The same tile with B elsewhere.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that unpack use it")]
+    pub(crate) fn with_rhs<B>(self, b: *const B) -> RawTile<L, B, A, E> {
+        RawTile {
+            a: self.a,
+            a_stride: self.a_stride,
+            groups: self.groups,
+            b,
+            init: self.init,
+            init_stride: self.init_stride,
+            init_rows: self.init_rows,
+            c: self.c,
+            c_stride: self.c_stride,
+        }
+    }
 }
 
 /// Checks that panels fit each other and gives them as pointers.

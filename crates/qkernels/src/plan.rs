@@ -18,6 +18,9 @@ const BLOCK_BYTES: usize = 192 << 10;
 /// outgrow L2, and the sums' extra trip through memory costs less than a thousandth.
 const BLOCK_DEPTH: usize = 4096;
 
+/// Rows of a block from which it pays to unpack each panel of B first, for kernels that can.
+const UNPACK_ROWS: usize = 24;
+
 /// Multiplications that a share must at least have to be worth another thread: waking one costs
 /// some microseconds.
 const SHARE_WORK: usize = 1 << 21;
@@ -49,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) lhs_lines: usize,
     pub(crate) acc_lines: usize,
     pub(crate) term_lines: usize,
+    /// Lines of scratch for an unpacked panel; 0 where it is read as it is packed.
+    pub(crate) unpack_lines: usize,
     /// Lines of scratch for each share: all of these.
     pub(crate) share_lines: usize,
 }
@@ -114,6 +119,11 @@ impl Plan {
         let lhs_lines = lines(block_rows.max(tallest), padded);
         let acc_lines = lines(acc_rows.saturating_mul(acc_stride), size_of::<i32>());
         let term_lines = lines(block_rows, size_of::<i32>());
+        let unpack_lines = if K::UNPACKED > 0 && block_rows >= UNPACK_ROWS {
+            lines(block_depth.saturating_mul(K::NR), K::UNPACKED)
+        } else {
+            0
+        };
         Plan {
             m,
             n,
@@ -129,9 +139,11 @@ impl Plan {
             lhs_lines,
             acc_lines,
             term_lines,
+            unpack_lines,
             share_lines: lhs_lines
                 .saturating_add(acc_lines)
-                .saturating_add(term_lines.saturating_mul(2)),
+                .saturating_add(term_lines.saturating_mul(2))
+                .saturating_add(unpack_lines),
         }
     }
 

@@ -259,6 +259,7 @@ macro_rules! table {
             table!(@rows $entry, 4, $d),
         ]
     };
+    (@rows $entry:ident, $v:literal, 4) => { table!(@list $entry, $v, 1 2 3 4) };
     (@rows $entry:ident, $v:literal, 6) => { table!(@list $entry, $v, 1 2 3 4 5 6) };
     (@rows $entry:ident, $v:literal, 8) => { table!(@list $entry, $v, 1 2 3 4 5 6 7 8) };
     (@rows $entry:ident, $v:literal, 12) => {

@@ -3,10 +3,12 @@
 //! `vpmaddwd` and `vpaddd`: 32 operations in two instructions, exact (see the tier's file).
 //! `vfmadd231ps`: 16 operations, latency 4; two a cycle on Zen 2 to 5 and on Haswell and later.
 
+mod bytes;
 mod elementwise;
 
 use core::arch::x86_64::*;
 
+pub(crate) use bytes::Bytes;
 pub(crate) use elementwise::Elementwise;
 
 use super::Bits256;
@@ -222,8 +224,8 @@ widened!(
 );
 
 kernel! {
-    /// Bytes by `vpmaddwd`.
-    Bytes for Bits256 = "avx2/i8/2x8", Int8Lanes, "avx2", shift 0, rows [6, 6]
+    /// Bytes by `vpmaddwd`, B widened when it is loaded.
+    Narrow for Bits256 = "avx2/i8/2x8", Int8Lanes, "avx2", shift 0, rows [4, 4]
 }
 kernel! {
     /// i16 by `vpmaddwd`.
