@@ -497,14 +497,14 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         }
         let columns = self.columns;
         let last = k0 + depth == self.plan.depth;
+        let cut = self.plan.block_depth < self.plan.depth;
         // Sums that need nothing more can go to the output without the tile buffer.
-        let whole = !self.row_terms.outer() && width == cols.len();
+        let whole = !self.row_terms.outer() && (width == cols.len() || K::MASKS && !cut);
         let scaling = Scaling {
             scale: &columns.scale[cols.start..],
             bias: columns.bias.map(|b| &b[cols.start..]),
         };
         let height = K::ROWS[width / K::UNIT - 1];
-        let cut = self.plan.block_depth < self.plan.depth;
 
         for start in rows.clone().step_by(height) {
             let tile = start..rows.end.min(start + height);

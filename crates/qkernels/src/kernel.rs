@@ -91,6 +91,9 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     const SHIFTS: bool;
     /// Bytes that an element of B takes once it is unpacked; 0 where it is read as it is packed.
     const UNPACKED: usize = 0;
+    /// Whether [`accumulate`](Self::accumulate) from an `init`, and [`finish`](Self::finish), take
+    /// an output that ends inside the last unit of the panel, and store no further than it goes.
+    const MASKS: bool = false;
     /// What sums are kept in.
     type Acc: Acc;
     /// A as the instruction reads it. Where this is the caller's own type, rows are read in place.
@@ -346,7 +349,8 @@ pub(crate) struct RawTile<L, R, A = i32, E = A> {
     pub(crate) init_stride: usize,
     pub(crate) init_rows: *const A,
     /// Where the results go: rows `c_stride` apart, each valid for reads and writes of `width`
-    /// elements, borrowed exclusively.
+    /// elements, borrowed exclusively; of a kernel that masks, all but the last unit of them, and
+    /// of that at least one.
     pub(crate) c: *mut E,
     pub(crate) c_stride: usize,
 }
@@ -384,10 +388,15 @@ pub(crate) fn check_tile<K: Microkernel>(
     out: &mut TileMut<'_, K::Acc>,
 ) -> RawTile<K::Lhs, K::Rhs, K::Acc> {
     match init {
+        Some(init) if K::MASKS => {
+            let least = (b.width + 1).saturating_sub(K::UNIT);
+            from_init::<K, K::Acc>(a, b, init, out, least)
+        }
         Some(init) => check_finished::<K, K::Acc>(a, b, init, out),
         None => {
             let (init, stride) = (out.ptr.cast_const(), out.stride);
-            check_shapes::<K, K::Acc>(a, b, out, init, stride, NO_ROWS.as_ptr().cast())
+            let rows = NO_ROWS.as_ptr().cast();
+            check_shapes::<K, K::Acc>(a, b, out, b.width, init, stride, rows)
         }
     }
 }
@@ -400,6 +409,18 @@ pub(crate) fn check_finished<K: Microkernel, E>(
     init: Init<'_, K::Acc>,
     out: &mut TileMut<'_, E>,
 ) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
+    from_init::<K, E>(a, b, init, out, b.width)
+}
+
+/// A tile whose sums start at `init`; the output is at least `least` wide.
+#[inline(always)]
+fn from_init<K: Microkernel, E>(
+    a: &LhsTile<'_, K::Lhs>,
+    b: &RhsPanel<'_, K::Rhs>,
+    init: Init<'_, K::Acc>,
+    out: &mut TileMut<'_, E>,
+    least: usize,
+) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
     assert!(init.cols.len() >= b.width);
     let rows = match init.rows {
         Some(rows) => {
@@ -408,7 +429,7 @@ pub(crate) fn check_finished<K: Microkernel, E>(
         }
         None => NO_ROWS.as_ptr().cast(),
     };
-    check_shapes::<K, E>(a, b, out, init.cols.as_ptr(), 0, rows)
+    check_shapes::<K, E>(a, b, out, least, init.cols.as_ptr(), 0, rows)
 }
 
 #[inline(always)]
@@ -416,6 +437,7 @@ fn check_shapes<K: Microkernel, E>(
     a: &LhsTile<'_, K::Lhs>,
     b: &RhsPanel<'_, K::Rhs>,
     out: &mut TileMut<'_, E>,
+    least: usize,
     init: *const K::Acc,
     init_stride: usize,
     init_rows: *const K::Acc,
@@ -425,7 +447,7 @@ fn check_shapes<K: Microkernel, E>(
     assert!(
         a.rows <= MAX_ROWS
             && out.rows >= a.rows
-            && out.width >= b.width
+            && out.width >= least
             && a.depth.is_multiple_of(K::KG)
             && Some(b.data.len()) == a.depth.checked_mul(b.width)
     );

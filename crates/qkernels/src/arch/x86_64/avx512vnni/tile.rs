@@ -24,6 +24,7 @@ impl Microkernel for Avx512Vnni {
     const ROWS: &'static [usize] = &[12, 12, 8, 6];
     const SIGNED_LHS_SHIFT: i32 = 128;
     const SHIFTS: bool = true;
+    const MASKS: bool = true;
     type Acc = i32;
     type Lhs = u8;
     type Rhs = i8;
@@ -53,7 +54,14 @@ impl Microkernel for Avx512Vnni {
         let tile = tiles[b.width() / Self::UNIT - 1][a.rows() - 1];
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
         // the rows and the width by which the table is indexed.
-        unsafe { tile(raw, Sums) }
+        unsafe {
+            tile(
+                raw,
+                Sums {
+                    last: last_mask(out.width(), b.width()),
+                },
+            )
+        }
     }
 
     #[inline(always)]
@@ -69,8 +77,10 @@ impl Microkernel for Avx512Vnni {
         if matches!(steps, Steps::Bf16 { .. }) {
             return false;
         }
-        // Full tiles only: others are few, and there are many shapes of them.
+        // Full tiles only: there are many shapes of others.
+        let full = out.width() >= b.width() * steps.size();
         let tile = match (a.shift(), b.width() / Self::UNIT, a.rows()) {
+            _ if !full => return self.through_memory(a, b, init, scaling, steps, out),
             (false, 1, 12) => tile::<false, 12, 1, 1, Scaled<'_>>,
             (false, 2, 12) => tile::<false, 12, 2, 1, Scaled<'_>>,
             (false, 3, 8) => tile::<false, 8, 3, 1, Scaled<'_>>,
@@ -79,9 +89,8 @@ impl Microkernel for Avx512Vnni {
             (true, 2, 12) => tile::<true, 12, 2, 1, Scaled<'_>>,
             (true, 3, 8) => tile::<true, 8, 3, 1, Scaled<'_>>,
             (true, 4, 6) => tile::<true, 6, 4, 1, Scaled<'_>>,
-            _ => return false,
+            _ => return self.through_memory(a, b, init, scaling, steps, out),
         };
-        assert!(out.width() >= b.width() * steps.size());
         let raw = check_finished::<Self, u8>(&a, &b, init, out);
         let scale = scaling.scale[..b.width()].as_chunks().0;
         let bias = scaling.bias.map(|b_f32| b_f32[..b.width()].as_chunks().0);
@@ -93,6 +102,52 @@ impl Microkernel for Avx512Vnni {
     }
 }
 
+impl Avx512Vnni {
+    /// [`finish`](Microkernel::finish) for every shape of a tile: its sums go through the stack.
+    fn through_memory(
+        self,
+        a: LhsTile<'_, u8>,
+        b: RhsPanel<'_, i8>,
+        init: Init<'_, i32>,
+        scaling: Scaling<'_>,
+        steps: &Steps<'_>,
+        out: &mut TileMut<'_, u8>,
+    ) -> bool {
+        let (rows, width) = (a.rows(), b.width());
+        let mut sums = [[0; CHUNK]; MOST / CHUNK];
+        let mut tile = TileMut::new(sums.as_flattened_mut(), width, rows, width);
+        self.accumulate(a, b, Some(init), &mut tile);
+        for r in 0..rows {
+            let out = out.row_mut(r).chunks_mut(CHUNK * steps.size());
+            let sums = &sums[r * (width / CHUNK)..];
+            for (v, (out, sums)) in out.zip(sums).enumerate() {
+                let at = CHUNK * v;
+                let Some(scale) = scaling.scale[at..].first_chunk() else {
+                    unreachable!() // The plan pads every array to whole chunks.
+                };
+                let bias = scaling.bias.and_then(|b| b[at..].first_chunk());
+                let mask = u16::MAX >> (CHUNK - out.len() / steps.size());
+                // SAFETY: `self` proves the instructions, and the mask keeps to the elements of
+                // `out`, of which there are one to sixteen.
+                unsafe {
+                    let sums = _mm512_loadu_si512(sums.as_ptr().cast());
+                    chunk::<true>(steps, sums, scale, bias, out.as_mut_ptr(), mask);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Sums of the largest tile.
+const MOST: usize = 12 * 32;
+
+/// The columns of a panel's last unit that an output of `cols` columns has.
+#[inline(always)]
+fn last_mask(cols: usize, width: usize) -> __mmask16 {
+    u16::MAX >> width.saturating_sub(cols).min(15)
+}
+
 /// What becomes of a row of finished sums.
 trait Finish: Copy {
     type Elem;
@@ -102,13 +157,16 @@ trait Finish: Copy {
     /// # Safety
     ///
     /// The instructions of the tier run, `out` is valid for reads and writes of `16 · V` elements
-    /// and borrowed exclusively, and what the value holds of columns covers them.
+    /// (of the last sixteen, those that the value stores) and borrowed exclusively, and what the value holds of columns covers them.
     unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut Self::Elem);
 }
 
 /// Stores the sums.
 #[derive(Clone, Copy)]
-struct Sums;
+struct Sums {
+    /// Which of the last vector.
+    last: __mmask16,
+}
 
 impl Finish for Sums {
     type Elem = i32;
@@ -117,7 +175,15 @@ impl Finish for Sums {
     unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut i32) {
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: vector `v < V` of what the caller promised.
-            unsafe { _mm512_storeu_si512(out.add(16 * v).cast(), sum) };
+            unsafe {
+                let out = out.add(16 * v);
+                // A masked store is slower, so only where it is needed.
+                if v + 1 < V || self.last == u16::MAX {
+                    _mm512_storeu_si512(out.cast(), sum);
+                } else {
+                    _mm512_mask_storeu_epi32(out, self.last, sum);
+                }
+            }
         }
     }
 }
@@ -144,25 +210,29 @@ impl Finish for Scaled<'_> {
             unsafe {
                 let out = out.add(CHUNK * v * self.steps.size());
                 let bias = self.bias.map(|b| b.get_unchecked(v));
-                chunk(self.steps, sum, self.scale.get_unchecked(v), bias, out);
+                let scale = self.scale.get_unchecked(v);
+                chunk::<false>(self.steps, sum, scale, bias, out, u16::MAX);
             }
         }
     }
 }
 
-/// The epilogue of 16 sums: the bits of [`store_tile`](crate::store::store_tile).
+/// The epilogue of 16 sums: the bits of [`store_tile`](crate::store::store_tile). With `PART` only
+/// the elements in `mask` are stored.
 ///
 /// # Safety
 ///
-/// `out` is valid for writes of 16 elements of the type that the steps store.
+/// `out` is valid for writes of 16 elements of the type that the steps store, or of those in
+/// `mask`.
 #[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn chunk(
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn chunk<const PART: bool>(
     steps: &Steps<'_>,
     sums: __m512i,
     scale: &[f32; CHUNK],
     bias: Option<&[f32; CHUNK]>,
     out: *mut u8,
+    mask: __mmask16,
 ) {
     // `vmaxps` and `vminps` give the second operand where one is NaN.
     let clamp = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
@@ -180,11 +250,19 @@ unsafe fn chunk(
             }
         };
         match *steps {
+            Steps::Sums if PART => _mm512_mask_storeu_epi32(out.cast(), mask, sums),
             Steps::Sums => _mm512_storeu_si512(out.cast(), sums),
+            Steps::Floats { clamp } if PART => {
+                _mm512_mask_storeu_ps(out.cast(), mask, floats(v, clamp));
+            }
             Steps::Floats { clamp } => _mm512_storeu_ps(out.cast(), floats(v, clamp)),
             Steps::F16 { clamp } => {
                 let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(floats(v, clamp));
-                _mm256_storeu_si256(out.cast(), half);
+                if PART {
+                    _mm256_mask_storeu_epi16(out.cast(), mask, half);
+                } else {
+                    _mm256_storeu_si256(out.cast(), half);
+                }
             }
             // Rounded in the loop nest: the instruction for it flushes subnormals.
             Steps::Bf16 { .. } => unreachable!(),
@@ -193,7 +271,12 @@ unsafe fn chunk(
             } => {
                 let v = _mm512_add_ps(clamp(v, lo, hi), _mm512_set1_ps(ROUND));
                 let q = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(zero_point));
-                _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(q));
+                let q = _mm512_cvtepi32_epi8(q);
+                if PART {
+                    _mm_mask_storeu_epi8(out.cast(), mask, q);
+                } else {
+                    _mm_storeu_si128(out.cast(), q);
+                }
             }
         }
     }
