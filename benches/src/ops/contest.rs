@@ -57,7 +57,7 @@ impl Contest<'_> {
 
     fn label(&self) -> String {
         let (m, k, n) = self.shape;
-        format!("{}x{k}x{n}", m)
+        format!("{m}x{k}x{n}")
     }
 
     /// The cell: `ours` makes a call for a tier, whose answers must be `expected` at the places.
