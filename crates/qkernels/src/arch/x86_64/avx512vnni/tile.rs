@@ -52,16 +52,12 @@ impl Microkernel for Avx512Vnni {
         let raw = check_tile::<Self>(&a, &b, init, out);
         let tiles = if a.shift() { &SHIFTING } else { &PLAIN };
         let tile = tiles[b.width() / Self::UNIT - 1][a.rows() - 1];
+        let sums = Sums {
+            last: last_mask(out.width(), b.width()),
+        };
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
         // the rows and the width by which the table is indexed.
-        unsafe {
-            tile(
-                raw,
-                Sums {
-                    last: last_mask(out.width(), b.width()),
-                },
-            )
-        }
+        unsafe { tile(raw, sums) }
     }
 
     #[inline(always)]
