@@ -19,7 +19,8 @@ pub(crate) struct Tier {
     pub(crate) name: &'static str,
     /// The Cargo feature of `qkernels` that switches it on; scalar needs none.
     pub(crate) feature: Option<&'static str>,
-    /// The features of a processor that it needs, as Linux spells them.
+    /// The features of a processor that it needs, as Linux spells them; the one that it is known by
+    /// comes last.
     pub(crate) needs: &'static [&'static str],
 }
 
@@ -33,7 +34,7 @@ pub(crate) const TIERS: &[Tier] = &[
     Tier {
         name: "avx2",
         feature: Some("avx2"),
-        needs: &["avx2", "fma", "f16c"],
+        needs: &["fma", "f16c", "avx2"],
     },
     Tier {
         name: "avx_vnni",

@@ -3,7 +3,7 @@
 use CpuidFeature as F;
 use iced_x86::CpuidFeature;
 
-/// Each feature with the instructions that it brings, and those of older features that it implies
+/// Each feature with the instructions that it brings, first, and those of older features that it implies
 /// (for the compiler too).
 const FEATURES: &[(&str, &[F])] = &[
     ("avx", &[F::AVX, F::SSE4_2, F::SSE4_1, F::SSSE3, F::SSE3]),
