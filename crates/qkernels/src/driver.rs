@@ -524,8 +524,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 }
                 None => {
                     let stride = self.plan.lhs_stride;
-                    let a = &self.lhs[first * stride + k0..];
-                    LhsTile::new(a, count, stride, depth)
+                    let a = &self.lhs[first * stride + k0 * K::LHS_ROWS..];
+                    LhsTile::copied::<K>(a, count, stride, depth)
                 }
             };
             let b = b.with_unpacked(unpacks.then(|| &self.unpacked[..unpacked]));

@@ -153,6 +153,15 @@ tiers! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     Avx512Bf16(crate::arch::x86_64::avx512bf16::Avx512Bf16) = "avx512_bf16",
         "it needs what avx512_vnni needs, and avx512_bf16";
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", feature = "neon"))]
+    Neon(crate::arch::aarch64::neon::Neon) = "neon",
+        "it needs a little-endian aarch64 processor with neon, and the feature `neon`";
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", feature = "dotprod"))]
+    Dotprod(crate::arch::aarch64::dotprod::Dotprod) = "neon_dotprod",
+        "it needs a little-endian aarch64 processor with dotprod, and the feature `dotprod`";
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", feature = "i8mm"))]
+    I8mm(crate::arch::aarch64::i8mm::I8mm) = "neon_i8mm",
+        "it needs a little-endian aarch64 processor with dotprod and i8mm, and the feature `i8mm`";
 }
 
 /// An instruction set tier that runs on this machine.

@@ -85,8 +85,10 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// Rows of the highest tile for a panel of so many units (index 0: one unit).
     const ROWS: &'static [usize];
     /// What must be added to a signed A so that the instruction can read it; the driver takes
-    /// `shift · colsum(B)` off again. An unsigned A is never shifted.
+    /// `shift · colsum(B)` off again.
     const SIGNED_LHS_SHIFT: i32;
+    /// The same for an unsigned A.
+    const UNSIGNED_LHS_SHIFT: i32 = 0;
     /// Whether the kernel can add the shift itself while it reads ([`LhsTile::with_shift`]).
     const SHIFTS: bool;
     /// Bytes that an element of B takes once it is unpacked; 0 where it is read as it is packed.
@@ -94,6 +96,11 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// Whether [`accumulate`](Self::accumulate) from an `init`, and [`finish`](Self::finish), take
     /// an output that ends inside the last unit of the panel, and store no further than it goes.
     const MASKS: bool = false;
+    /// Rows of A that lie interleaved: the first group of each of them, then the second group of
+    /// each, and so on. Other than 1, A is always copied, and the heights in [`ROWS`](Self::ROWS)
+    /// are multiples of it. Where the rows end early, what stands in place of the missing ones is
+    /// any values; their sums are not stored.
+    const LHS_ROWS: usize = 1;
     /// What sums are kept in.
     type Acc: Acc;
     /// A as the instruction reads it. Where this is the caller's own type, rows are read in place.
@@ -147,20 +154,38 @@ pub(crate) struct Scaling<'a> {
 
 /// The shift that a kernel applies to an A of this type.
 pub(crate) const fn lhs_shift<K: Microkernel, A: Operand>() -> i32 {
-    if A::DTYPE.is_signed() {
+    shift_of::<K>(A::DTYPE.is_signed())
+}
+
+/// The shift that a kernel applies to a signed or an unsigned A.
+pub(crate) const fn shift_of<K: Microkernel>(signed: bool) -> i32 {
+    if signed {
         K::SIGNED_LHS_SHIFT
     } else {
-        0
+        K::UNSIGNED_LHS_SHIFT
     }
 }
 
-/// Rows of A, `groups · KG` elements each, `stride` apart.
+/// Where a copy of A has element `k` of row `r`, its rows `stride` apart.
+#[inline(always)]
+pub(crate) const fn lhs_place<K: Microkernel>(r: usize, k: usize, stride: usize) -> usize {
+    if K::LHS_ROWS == 1 {
+        return r * stride + k;
+    }
+    let (block, row) = (r / K::LHS_ROWS, r % K::LHS_ROWS);
+    let (group, within) = (k / K::KG, k % K::KG);
+    (block * stride + group * K::KG) * K::LHS_ROWS + row * K::KG + within
+}
+
+/// Rows of A, `groups · KG` elements each, `stride` apart; or, with `interleave` of them together,
+/// so many elements for all of these and so many strides apart.
 #[derive(Clone, Copy)]
 pub(crate) struct LhsTile<'a, L> {
     data: &'a [L],
     stride: usize,
     rows: usize,
     depth: usize,
+    interleave: usize,
     shift: bool,
 }
 
@@ -184,7 +209,36 @@ impl<'a, L> LhsTile<'a, L> {
             stride,
             rows,
             depth,
+            interleave: 1,
             shift: false,
+        }
+    }
+
+    /// A tile at the start of `data`, copied as the kernel wants it: interleaved if it says so
+    /// ([`Microkernel::LHS_ROWS`]).
+    ///
+    /// # Panics
+    ///
+    /// When `data` ends before the tile: a bug in the loop nest.
+    #[inline(always)]
+    pub(crate) fn copied<K: Microkernel<Lhs = L>>(
+        data: &'a [L],
+        rows: usize,
+        stride: usize,
+        depth: usize,
+    ) -> Self {
+        let count = K::LHS_ROWS;
+        if count == 1 {
+            return Self::new(data, rows, stride, depth);
+        }
+        // Neither product wraps where the copy could be allocated.
+        let blocks = Self::new(data, rows.div_ceil(count), count * stride, count * depth);
+        LhsTile {
+            stride,
+            rows,
+            depth,
+            interleave: count,
+            ..blocks
         }
     }
 
@@ -207,9 +261,22 @@ impl<'a, L> LhsTile<'a, L> {
         self.rows
     }
 
-    /// Row `r`.
+    /// Element `k` of row `r`, where groups have `kg` elements.
+    #[cfg(test)]
+    pub(crate) fn at(&self, r: usize, k: usize, kg: usize) -> L
+    where
+        L: Copy,
+    {
+        let (count, depth) = (self.interleave, self.depth);
+        assert!(r < self.rows && k < depth);
+        let rows = &self.data[r / count * count * self.stride..][..count * depth];
+        rows[k / kg * kg * count + r % count * kg + k % kg]
+    }
+
+    /// Row `r`, for kernels that do not interleave.
     #[inline(always)]
     pub(crate) fn row(&self, r: usize) -> &'a [L] {
+        debug_assert!(self.interleave == 1);
         &self.data[r * self.stride..r * self.stride + self.depth]
     }
 }
@@ -336,7 +403,8 @@ static NO_ROWS: [i32; MAX_ROWS] = [0; MAX_ROWS];
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "only the vector tiers use it")]
 pub(crate) struct RawTile<L, R, A = i32, E = A> {
-    /// Rows of A, `a_stride` apart: each valid for reads of `groups · KG` elements.
+    /// Rows of A, `a_stride` apart: each valid for reads of `groups · KG` elements. Interleaved
+    /// ones: every `LHS_ROWS · a_stride`, `groups · KG · LHS_ROWS` elements.
     pub(crate) a: *const L,
     pub(crate) a_stride: usize,
     /// Steps of KG in K.
@@ -449,6 +517,7 @@ fn check_shapes<K: Microkernel, E>(
             && out.rows >= a.rows
             && out.width >= least
             && a.depth.is_multiple_of(K::KG)
+            && a.interleave == K::LHS_ROWS
             && Some(b.data.len()) == a.depth.checked_mul(b.width)
     );
     RawTile {

@@ -32,7 +32,8 @@
 //!
 //! `std` (default): detection at run time and the environment variable; without it only what the
 //! compile target guarantees is used. `rayon` (default): [`Threads::Rayon`]. `avx2`, `avxvnni`,
-//! `avx512` (default): the tiers of these names. Features change speed, never results.
+//! `avx512`, `neon`, `dotprod`, `i8mm` (default): the tiers of these names. Features change speed,
+//! never results.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

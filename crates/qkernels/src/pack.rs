@@ -152,7 +152,7 @@ fn packed<K: Microkernel, B: Operand>(v: B) -> (K::Rhs, i32) {
 }
 
 /// The most neighbours in K that a step of any kernel eats.
-const MAX_KG: usize = 8;
+const MAX_KG: usize = 16;
 
 impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
     type Output = u32;
@@ -179,10 +179,11 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
                     if count < K::KG || width > cols.len() {
                         group.fill(bytemuck::Zeroable::zeroed());
                     }
-                    let rows: [&[B]; MAX_KG] = core::array::from_fn(|q| {
+                    let mut rows = [&b.data()[..0]; MAX_KG];
+                    for (q, to) in rows[..K::KG].iter_mut().enumerate() {
                         let row = first + q.min(count - 1);
-                        &b.data()[row * b.row_stride() + cols.start..][..cols.len()]
-                    });
+                        *to = &b.data()[row * b.row_stride() + cols.start..][..cols.len()];
+                    }
                     if count == K::KG {
                         for (j, to) in group.chunks_exact_mut(K::KG).take(cols.len()).enumerate() {
                             for (to, row) in to.iter_mut().zip(&rows) {

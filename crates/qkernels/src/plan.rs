@@ -116,7 +116,13 @@ impl Plan {
         };
         let acc_stride = K::NR.next_multiple_of(CHUNK);
         let columns = n.div_ceil(CHUNK).saturating_add(2).saturating_mul(CHUNK);
-        let lhs_lines = lines(block_rows.max(tallest), padded);
+        let lhs_lines = lines(
+            block_rows
+                .max(tallest)
+                .div_ceil(K::LHS_ROWS)
+                .saturating_mul(K::LHS_ROWS),
+            padded,
+        );
         let acc_lines = lines(acc_rows.saturating_mul(acc_stride), size_of::<i32>());
         let term_lines = lines(block_rows, size_of::<i32>());
         let unpack_lines = if K::UNPACKED > 0 && block_rows >= UNPACK_ROWS {

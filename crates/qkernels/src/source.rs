@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use qformat::DType;
 
 use crate::isa::{Task, Tier};
-use crate::kernel::{Acc, Microkernel, lhs_shift};
+use crate::kernel::{Acc, Microkernel, lhs_place, lhs_shift, shift_of};
 use crate::patches::Patches;
 use crate::plan::Plan;
 use crate::{MatRef, Operand};
@@ -100,11 +100,7 @@ impl<'a> Source<'a> {
     /// The shift that the kernel applies to this A.
     #[inline(always)]
     pub(crate) fn shift<K: Microkernel>(&self) -> i32 {
-        if self.dtype().is_signed() {
-            K::SIGNED_LHS_SHIFT
-        } else {
-            0
-        }
+        shift_of::<K>(self.dtype().is_signed())
     }
 
     /// A as the caller holds it, with its row stride, if the kernel can read that.
@@ -120,6 +116,7 @@ impl<'a> Source<'a> {
             }
             // Rows apart by a multiple of a large power of two compete for few sets of L1.
             let spread = !(a.row_stride() * size_of::<A>()).is_multiple_of(512) || a.rows() == 1;
+            let spread = spread && K::LHS_ROWS == 1;
             let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
             // The kernel shifts a row once a panel and shares that among the panel's columns; a
             // copy is made once. So the kernel does it for one panel of several units, or where
@@ -189,14 +186,58 @@ impl<K: Microkernel> Task for Copy<'_, '_, K> {
             stride,
             to,
         } = self;
-        let count = depth.min(source.depth() - k0);
-        for to in to.chunks_mut(stride).take(rows.len()) {
-            to[count..depth].fill(bytemuck::Zeroable::zeroed());
+        if K::LHS_ROWS == 1 {
+            copy_rows::<K>(source, rows, k0, depth, stride, to);
+        } else {
+            copy_interleaved::<K>(source, rows, k0, depth, stride, to);
         }
-        with_matrix!(source,
-            m => copy_matrix::<_, K>(m, rows, k0, count, stride, to),
-            g => copy_gathered::<K>(*g, rows, k0, count, stride, to)
-        );
+    }
+}
+
+/// Copies rows one after the other.
+#[inline(always)]
+fn copy_rows<K: Microkernel>(
+    source: &Source<'_>,
+    rows: Range<usize>,
+    k0: usize,
+    depth: usize,
+    stride: usize,
+    to: &mut [K::Lhs],
+) {
+    let count = depth.min(source.depth() - k0);
+    for to in to.chunks_mut(stride).take(rows.len()) {
+        to[count..depth].fill(bytemuck::Zeroable::zeroed());
+    }
+    with_matrix!(source,
+        m => copy_matrix::<_, K>(m, rows, k0, count, stride, to),
+        g => copy_gathered::<K>(*g, rows, k0, count, stride, to)
+    );
+}
+
+/// Copies rows interleaved, as [`Microkernel::LHS_ROWS`] says: a part of a row as it would lie
+/// alone, then its groups to their places.
+#[inline(always)]
+fn copy_interleaved<K: Microkernel>(
+    source: &Source<'_>,
+    rows: Range<usize>,
+    k0: usize,
+    depth: usize,
+    stride: usize,
+    to: &mut [K::Lhs],
+) {
+    const { assert!(K::KG <= GATHER) };
+    let whole = GATHER / K::KG * K::KG;
+    let mut buffer = [bytemuck::Zeroable::zeroed(); GATHER];
+    for (r, i) in rows.enumerate() {
+        for k in (0..depth).step_by(whole) {
+            let len = whole.min(depth - k);
+            let part = &mut buffer[..len];
+            copy_rows::<K>(source, i..i + 1, k0 + k, len, len, part);
+            let to = to[lhs_place::<K>(r, k, stride)..].chunks_mut(K::KG * K::LHS_ROWS);
+            for (group, to) in part.chunks_exact(K::KG).zip(to) {
+                to[..K::KG].copy_from_slice(group);
+            }
+        }
     }
 }
 
@@ -253,7 +294,7 @@ fn copy_gathered<K: Microkernel>(
     let signed = g.dtype().is_signed();
     let in_place = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
     if let (Some(patches), true) = (g.patches(), in_place) {
-        let flip = if signed { K::SIGNED_LHS_SHIFT as u8 } else { 0 };
+        let flip = shift_of::<K>(signed) as u8;
         let to: &mut [u8] = bytemuck::cast_slice_mut(to);
         return patches.copy(rows, k0..k0 + count, stride, flip, to);
     }
@@ -261,9 +302,9 @@ fn copy_gathered<K: Microkernel>(
         if in_place {
             let to: &mut [u8] = bytemuck::cast_slice_mut(&mut to[..count]);
             g.fill(i, k0, to);
-            if signed && K::SIGNED_LHS_SHIFT != 0 {
+            if shift_of::<K>(signed) != 0 {
                 for v in to {
-                    *v = v.wrapping_add(K::SIGNED_LHS_SHIFT as u8);
+                    *v = v.wrapping_add(shift_of::<K>(signed) as u8);
                 }
             }
             continue;

@@ -6,7 +6,7 @@
 
 use crate::error::check_shape;
 use crate::isa::{Task, Tier};
-use crate::kernel::{Init, LhsTile, Microkernel, RhsPanel, TileMut};
+use crate::kernel::{Init, LhsTile, Microkernel, RhsPanel, TileMut, lhs_place};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{lines, part};
 use crate::select::{VisitKernel, with_kernel};
@@ -178,8 +178,8 @@ impl<K: Microkernel> Task for Share<'_, K> {
                     // What is beyond K is zero.
                     let from = from.take(BLOCK).chain(core::iter::repeat(0)).take(len);
                     for (i, a) in from.enumerate() {
-                        high[r * BLOCK + i] = K::lhs(a >> 8);
-                        low[r * BLOCK + i] = K::lhs(a & 0xff);
+                        high[lhs_place::<K>(r, i, BLOCK)] = K::lhs(a >> 8);
+                        low[lhs_place::<K>(r, i, BLOCK)] = K::lhs(a & 0xff);
                     }
                 }
                 for p in 0..panels.count() {
@@ -191,7 +191,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
                             rows: None,
                         };
                         self.kernel.accumulate(
-                            LhsTile::new(half, rows, BLOCK, len),
+                            LhsTile::copied::<K>(half, rows, BLOCK, len),
                             RhsPanel::new(b, width),
                             Some(init),
                             &mut TileMut::new(acc, K::NR, rows, K::NR),

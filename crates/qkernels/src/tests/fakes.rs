@@ -16,8 +16,15 @@ pub(crate) struct Fake<const R: usize, const U: usize, const V: usize, const G: 
 #[derive(Clone, Copy)]
 pub(crate) struct FakeBytes<const R: usize, const U: usize, const V: usize, const G: usize>;
 
+/// As [`Fake`], reading signed bytes, with rows of A in threes.
+#[derive(Clone, Copy)]
+pub(crate) struct FakeThrees<const R: usize, const U: usize, const V: usize, const G: usize>;
+
 macro_rules! fake {
-    ($name:ident, $lhs:ty, $shift:literal, $id:literal) => {
+    (
+        $name:ident, $lhs:ty, signed $signed:literal, unsigned $unsigned:literal,
+        shifts $shifts:literal, rows $rows:literal, $id:literal
+    ) => {
         impl<const R: usize, const U: usize, const V: usize, const G: usize> Tier
             for $name<R, U, V, G>
         {
@@ -56,9 +63,11 @@ macro_rules! fake {
             const UNIT: usize = U;
             const NR: usize = U * V;
             // Narrow panels have higher tiles.
-            const ROWS: &'static [usize] = &[2 * R, R + 1, R, R];
-            const SIGNED_LHS_SHIFT: i32 = $shift;
-            const SHIFTS: bool = $shift != 0;
+            const ROWS: &'static [usize] = &[2 * R * $rows, (R + 1) * $rows, R * $rows, R * $rows];
+            const SIGNED_LHS_SHIFT: i32 = $signed;
+            const UNSIGNED_LHS_SHIFT: i32 = $unsigned;
+            const SHIFTS: bool = $shifts;
+            const LHS_ROWS: usize = $rows;
             type Acc = i32;
             type Lhs = $lhs;
             type Rhs = i16;
@@ -87,8 +96,9 @@ macro_rules! fake {
                         let mut sum = init.map_or(out[j], |i| {
                             i.cols[j].wrapping_add(i.rows.map_or(0, |rows| rows[r]))
                         });
-                        for (k, &x) in a.row(r).iter().enumerate() {
-                            let x = if a.shift() { x ^ $shift } else { x };
+                        for k in 0..b.data().len() / width {
+                            let x = a.at(r, k, G);
+                            let x = if a.shift() { x ^ $signed } else { x };
                             let y = b.data()[k / G * G * width + j * G + k % G];
                             sum = sum.wrapping_add(i32::from(x) * i32::from(y));
                         }
@@ -99,5 +109,6 @@ macro_rules! fake {
         }
     };
 }
-fake!(Fake, i16, 0, "fake/i16");
-fake!(FakeBytes, u8, 128, "fake/u8");
+fake!(Fake, i16, signed 0, unsigned 0, shifts false, rows 1, "fake/i16");
+fake!(FakeBytes, u8, signed 128, unsigned 0, shifts true, rows 1, "fake/u8");
+fake!(FakeThrees, i8, signed 0, unsigned -128, shifts false, rows 3, "fake/i8");

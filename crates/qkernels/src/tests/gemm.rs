@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::data::Rng;
-use super::fakes::{Fake, FakeBytes};
+use super::fakes::{Fake, FakeBytes, FakeThrees};
 use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
@@ -537,6 +537,8 @@ proptest! {
         check_bytes(&Faked(Fake::<3, 5, 1, 2>), case);
         check_bytes(&Faked(FakeBytes::<3, 5, 2, 3>), case);
         check_bytes(&Faked(FakeBytes::<1, 1, 1, 1>), case);
+        check_bytes(&Faked(FakeThrees::<2, 3, 2, 4>), case);
+        check_bytes(&Faked(FakeThrees::<1, 5, 1, 3>), case);
         check_bytes(&Faked(Fake::<2, 3, 4, 7>), case);
     }
 }
@@ -618,6 +620,7 @@ fn corners_of_every_kernel_equal_scalar_code() {
     }
     check_corners::<Fake<3, 5, 1, 2>, _>(&Faked(Fake::<3, 5, 1, 2>), check_bytes);
     check_corners::<FakeBytes<2, 3, 4, 3>, _>(&Faked(FakeBytes::<2, 3, 4, 3>), check_bytes);
+    check_corners::<FakeThrees<1, 3, 2, 2>, _>(&Faked(FakeThrees::<1, 3, 2, 2>), check_bytes);
 }
 
 /// Depths at which K is cut into blocks, and blocks of rows: one less, equal, one more.
