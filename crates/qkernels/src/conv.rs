@@ -56,7 +56,8 @@ impl PackedConv {
         groups: usize,
     ) -> Result<PackedConv, KernelError> {
         let [outputs, channels, height, width] = shape;
-        if groups == 0 || !outputs.is_multiple_of(groups) {
+        // Zero outputs are a multiple of any number, and memory is asked for each group.
+        if groups == 0 || groups > outputs.max(1) || !outputs.is_multiple_of(groups) {
             return Err(KernelError::Groups { groups, outputs });
         }
         let count = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));

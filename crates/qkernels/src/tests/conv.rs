@@ -115,6 +115,9 @@ fn shares_on_pools_of_any_size_equal_scalar_code() {
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
     let isa = Isa::detect();
+    // No output can be cut into any number of groups; memory is not asked for each of them.
+    let e = PackedConv::pack(isa, &[], [0, 1, 1, 1], FilterLayout::Oihw, 1 << 50);
+    assert!(matches!(e, Err(KernelError::Groups { outputs: 0, .. })));
     let pack = |shape, groups| PackedConv::pack(isa, &[127; 72], shape, FilterLayout::Oihw, groups);
     assert!(matches!(
         pack([4, 2, 3, 3], 3).unwrap_err(),
