@@ -6,6 +6,9 @@ use quaver::model::Model;
 /// Samples in a run, unless the model or the person decides.
 pub(crate) const DEFAULT: usize = 100;
 
+/// Samples in a calibration pass, unless the model or the person decides.
+pub(crate) const CALIBRATION: usize = 10;
+
 /// Reads a value of `--batch`: one sample or more.
 pub(crate) fn parser() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)

@@ -1,5 +1,6 @@
 //! The subcommands, one file each: its arguments and what it does.
 
+pub(crate) mod calibrate;
 pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod inspect;

@@ -39,6 +39,12 @@ pub(crate) enum CliError {
         path: PathBuf,
         cause: Box<ModelError>,
     },
+    /// A file of recorded calibration.
+    #[error("{path}: {cause}", path = path.display())]
+    Recorded {
+        path: PathBuf,
+        cause: Box<QuantizeError>,
+    },
     /// Anything on the way through the six steps.
     #[error("{0}")]
     Quantize(Box<QuantizeError>),

@@ -51,6 +51,7 @@ struct Cli {
 enum Command {
     Demo(commands::demo::Args),
     Quantize(commands::quantize::Args),
+    Calibrate(commands::calibrate::Args),
     Run(commands::run::Args),
     Evaluate(commands::evaluate::Args),
     Inspect(commands::inspect::Args),
@@ -63,6 +64,7 @@ fn run(command: &Command) -> Result<(), CliError> {
     match command {
         Command::Demo(args) => commands::demo::run(args),
         Command::Quantize(args) => commands::quantize::run(args),
+        Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Inspect(args) => commands::inspect::run(args),

@@ -233,7 +233,14 @@ fn inspection_shows_models_and_bits() {
 #[test]
 fn help_teaches_with_examples() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["demo", "quantize", "run", "evaluate", "inspect"] {
+    for command in [
+        "demo",
+        "quantize",
+        "calibrate",
+        "run",
+        "evaluate",
+        "inspect",
+    ] {
         let said = succeeds(&folder, &[command, "--help"]);
         assert!(
             said.contains("Examples:") && said.contains(&format!("quaver {command}")),

@@ -124,6 +124,79 @@ pub enum QuantizeError {
         /// The observer it reads.
         needs: String,
     },
+    /// Bytes that are no recorded calibration.
+    #[error("this is no recorded calibration: such files start with \"QCAL\"")]
+    StateMagic,
+    /// A recorded calibration of another version.
+    #[error("the recorded calibration has version {given}: this build reads version {expected}")]
+    StateVersion {
+        /// Its version.
+        given: u32,
+        /// The version that is read.
+        expected: u32,
+    },
+    /// A recorded calibration that was cut off, or has something after its end.
+    #[error("the recorded calibration has {given} bytes, but {expected} belong to it")]
+    StateLength {
+        /// Bytes that are there.
+        given: u64,
+        /// Bytes that belong to it.
+        expected: u64,
+    },
+    /// A recorded calibration whose bytes changed after it was written.
+    #[error(
+        "the recorded calibration is damaged: its checksum is {given:#010x}, not {expected:#010x}"
+    )]
+    StateChecksum {
+        /// That of the bytes that are there.
+        given: u32,
+        /// That which was stored with them.
+        expected: u32,
+    },
+    /// A recorded calibration that no calibration writes.
+    #[error("the recorded calibration is not valid: {problem}")]
+    StateContent {
+        /// What is wrong.
+        problem: String,
+    },
+    /// Recorded calibrations that do not belong together, or to another model.
+    #[error("the recorded calibration does not fit: its {what} is {given}, {expected} is needed")]
+    StateMismatch {
+        /// What differs.
+        what: &'static str,
+        /// What was given.
+        given: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A batch that was observed twice.
+    #[error("batch {batch} was observed before: every batch of the data set counts once")]
+    Overlap {
+        /// Its number, from 0.
+        batch: u64,
+    },
+    /// A recorded calibration that lacks a part of the data set.
+    #[error(
+        "the recorded calibration lacks batches {first} to {last} of {total} (counted from 0): \
+         merge all shards"
+    )]
+    Incomplete {
+        /// The first batch of the first gap.
+        first: u64,
+        /// The last batch of that gap.
+        last: u64,
+        /// Batches of the data set.
+        total: u64,
+    },
+    /// A value that is to be quantized and is not in the recorded calibration.
+    #[error(
+        "value \"{value}\" is not in the recorded calibration: calibrate with all operators that \
+         are to be quantized"
+    )]
+    NotRecorded {
+        /// The value.
+        value: String,
+    },
     /// An output that cannot be compared or scored.
     #[error("output \"{output}\" {problem}")]
     Output {

@@ -32,7 +32,7 @@
 //! let converted = chosen.convert(&quaver::ConvertOptions::default()); // not calibrated
 //! ```
 //!
-//! Calibration can be skipped where ranges are taken at run time: [`Chosen::dynamic`].
+//! Calibration can be spread over machines: [`Recorded`]. It can be skipped where ranges are taken at run time: [`Chosen::dynamic`].
 //!
 //! # The crates below
 //!
@@ -49,6 +49,7 @@ pub use qformat as format;
 pub use qkernels as kernels;
 pub use qmodel as model;
 
+mod batches;
 mod data;
 mod error;
 mod evaluate;
@@ -56,15 +57,18 @@ mod operators;
 mod options;
 mod placement;
 mod ranges;
+mod recorded;
 mod report;
 mod rewrite;
 mod steps;
 
+pub use batches::BatchPlan;
 pub use data::{Batch, Dataset, join_rows};
 pub use error::QuantizeError;
 pub use evaluate::{Baseline, Evaluation, Latency, LatencyOptions, Outputs};
 pub use operators::{DEFAULT_TYPES, Operators};
 pub use options::{ConvertOptions, Format, WeightGranularity};
 pub use qcalib::Method;
+pub use recorded::Recorded;
 pub use report::{Mode, NodeReport, Report, TensorReport};
 pub use steps::{Calibrated, Chosen, Converted, Evaluated, Observing};

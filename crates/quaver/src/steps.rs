@@ -10,14 +10,15 @@
 
 use std::path::Path;
 
-use indexmap::IndexMap;
-use qcalib::{Observer, ObserverKind, Policy};
+use qcalib::{ObserverKind, Policy};
 use qformat::{FormatError, Granularity, QuantSpec};
 use qmodel::{Model, Session, SessionOptions, Tensor};
 
+use crate::batches::BatchSet;
 use crate::data::refs;
 use crate::placement::Placement;
 use crate::ranges::Ranges;
+use crate::recorded::Observers;
 use crate::report::{Mode, Report};
 use crate::rewrite::{dynamic, qdq, qoperator, raise_opset};
 use crate::{
@@ -78,8 +79,8 @@ impl Operators {
 /// After step 1: a model and the operators of it that will be quantized.
 #[derive(Debug, Clone)]
 pub struct Chosen {
-    model: Model,
-    placement: Placement,
+    pub(crate) model: Model,
+    pub(crate) placement: Placement,
 }
 
 impl Chosen {
@@ -129,7 +130,7 @@ impl Chosen {
             },
         )?;
         let kinds = Method::observers_for(methods);
-        let mut observers = IndexMap::new();
+        let mut observers = Observers::new();
         for value in self.placement.observed(&self.model.graph) {
             let made: Result<Vec<_>, _> = kinds
                 .iter()
@@ -143,7 +144,7 @@ impl Chosen {
             session,
             kinds,
             observers,
-            batches: 0,
+            batches: BatchSet::default(),
             sample: None,
         })
     }
@@ -154,8 +155,8 @@ pub struct Observing {
     chosen: Chosen,
     session: Session,
     kinds: Vec<ObserverKind>,
-    observers: IndexMap<String, Vec<Box<dyn Observer>>>,
-    batches: u64,
+    observers: Observers,
+    batches: BatchSet,
     sample: Option<Batch>,
 }
 
@@ -164,7 +165,7 @@ impl std::fmt::Debug for Observing {
         f.debug_struct("Observing")
             .field("values", &self.observers.keys().collect::<Vec<_>>())
             .field("observers", &self.kinds)
-            .field("batches", &self.batches)
+            .field("batches", &self.batches.len())
             .finish_non_exhaustive()
     }
 }
@@ -180,7 +181,22 @@ impl Observing {
     /// [`QuantizeError::Calibration`] naming the value for NaN and infinities under
     /// [`Policy::Error`].
     pub fn observe(&mut self, batch: &[(String, Tensor)]) -> Result<(), QuantizeError> {
-        let index = self.batches;
+        self.observe_at(self.batches.end(), batch)
+    }
+
+    /// One calibration pass over the batch that has the number `index` in the whole data set,
+    /// counted from 0: what shards call. Batches may come in any order, each once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`observe`](Self::observe), and [`QuantizeError::Overlap`] for a number that was
+    /// seen before.
+    pub fn observe_at(
+        &mut self,
+        index: u64,
+        batch: &[(String, Tensor)],
+    ) -> Result<(), QuantizeError> {
+        self.batches.insert(index)?;
         let observers = &mut self.observers;
         let mut failed = None;
         self.session
@@ -203,7 +219,6 @@ impl Observing {
         if self.sample.is_none() {
             self.sample = Some(batch.to_vec());
         }
-        self.batches += 1;
         Ok(())
     }
 
@@ -213,15 +228,20 @@ impl Observing {
     ///
     /// [`QuantizeError::NoBatches`] when nothing was observed.
     pub fn finish(self) -> Result<Calibrated, QuantizeError> {
-        let Some(sample) = self.sample else {
+        if self.sample.is_none() {
             return Err(QuantizeError::NoBatches);
-        };
+        }
         Ok(Calibrated {
             chosen: self.chosen,
             observers: self.observers,
-            batches: self.batches,
-            sample,
+            batches: self.batches.len(),
+            sample: self.sample,
         })
+    }
+
+    /// What a record is made of.
+    pub(crate) fn into_parts(self) -> (Chosen, Observers, BatchSet) {
+        (self.chosen, self.observers, self.batches)
     }
 
     /// Step 3 in one call: every batch, then the end.
@@ -245,12 +265,27 @@ impl Observing {
 #[derive(Debug)]
 pub struct Calibrated {
     chosen: Chosen,
-    observers: IndexMap<String, Vec<Box<dyn Observer>>>,
+    observers: Observers,
     batches: u64,
-    sample: Batch,
+    sample: Option<Batch>,
 }
 
 impl Calibrated {
+    /// Observers that have seen their data elsewhere.
+    pub(crate) fn from_parts(
+        chosen: Chosen,
+        observers: Observers,
+        batches: u64,
+        sample: Option<Batch>,
+    ) -> Calibrated {
+        Calibrated {
+            chosen,
+            observers,
+            batches,
+            sample,
+        }
+    }
+
     /// Number of batches that were observed.
     #[must_use]
     pub fn batches(&self) -> u64 {
@@ -265,6 +300,40 @@ impl Calibrated {
     /// [`QuantizeError::Calibration`] for a value without a range,
     /// [`QuantizeError::Format`] for a weight or bias that holds NaN or infinities.
     pub fn convert(&self, options: &ConvertOptions) -> Result<Converted, QuantizeError> {
+        self.convert_at(&self.chosen.placement, options)
+    }
+
+    /// [`convert`](Self::convert), for a part of the chosen operators.
+    pub(crate) fn convert_at(
+        &self,
+        placement: &Placement,
+        options: &ConvertOptions,
+    ) -> Result<Converted, QuantizeError> {
+        let ranges = self.ranges(options)?;
+        let float = &self.chosen.model;
+        let mut model = float.clone();
+        model.graph = match options.format {
+            Format::Qdq => qdq::rewrite(&float.graph, placement, &ranges, options.weights),
+            Format::QOperator => {
+                qoperator::rewrite(&float.graph, placement, &ranges, options.weights)
+            }
+        }?;
+        let report = Report::new(
+            Mode::Static { options: *options },
+            float,
+            &model,
+            placement,
+            &ranges,
+        );
+        Ok(Converted {
+            model,
+            report,
+            sample: self.sample.clone(),
+        })
+    }
+
+    /// The parameters of every value that was observed.
+    pub(crate) fn ranges(&self, options: &ConvertOptions) -> Result<Ranges, QuantizeError> {
         let spec = QuantSpec {
             dtype: options.activation_dtype(),
             scheme: options.activations,
@@ -285,29 +354,17 @@ impl Calibrated {
                 ranges.insert(value.clone(), *p);
             }
         }
-        let Chosen {
-            model: float,
-            placement,
-        } = &self.chosen;
-        let mut model = float.clone();
-        model.graph = match options.format {
-            Format::Qdq => qdq::rewrite(&float.graph, placement, &ranges, options.weights),
-            Format::QOperator => {
-                qoperator::rewrite(&float.graph, placement, &ranges, options.weights)
-            }
-        }?;
-        let report = Report::new(
-            Mode::Static { options: *options },
-            float,
-            &model,
-            placement,
-            &ranges,
-        );
-        Ok(Converted {
-            model,
-            report,
-            sample: Some(self.sample.clone()),
-        })
+        Ok(ranges)
+    }
+
+    /// The model and its operators.
+    pub(crate) fn chosen(&self) -> &Chosen {
+        &self.chosen
+    }
+
+    /// What was observed.
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.observers
     }
 }
 
@@ -425,7 +482,8 @@ impl Evaluated {
     }
 }
 
-fn in_value(value: &str, source: qcalib::CalibError) -> QuantizeError {
+/// Names the value in an error of calibration.
+pub(crate) fn in_value(value: &str, source: qcalib::CalibError) -> QuantizeError {
     if matches!(source, qcalib::CalibError::NoData { .. }) {
         return QuantizeError::Unobserved {
             value: value.to_owned(),

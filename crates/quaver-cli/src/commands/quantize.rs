@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Calibration data; needed for static mode.
     #[arg(long, value_name = "DATA.npz")]
     calibration: Option<PathBuf>,
+    /// What `quaver calibrate` recorded, instead of calibration data.
+    #[arg(long, value_name = "ALL.qcal", conflicts_with = "calibration")]
+    from: Option<PathBuf>,
     /// Where scales of activations come from.
     #[arg(long, value_enum, default_value_t = Mode::Static)]
     mode: Mode,
@@ -91,19 +94,17 @@ enum Mode {
     Dynamic,
 }
 
-/// Samples in a calibration pass, unless the model or the person decides.
-const BATCH: usize = 10;
-
 impl Args {
     /// Finds what is wrong with the command line alone.
     fn check(&self) -> Result<(), CliError> {
-        if self.mode == Mode::Static && self.calibration.is_none() {
+        if self.mode == Mode::Static && self.calibration.is_none() && self.from.is_none() {
             return Err(CliError::Usage(
-                "static mode needs --calibration DATA.npz; without data, use --mode dynamic"
+                "static mode needs --calibration DATA.npz or --from ALL.qcal; without data, use --mode dynamic"
                     .to_owned(),
             ));
         }
         let only_static = [
+            ("--from", self.from.is_some()),
             ("--method", self.method.is_some()),
             ("--scheme", self.scheme.is_some()),
             ("--format", self.format.is_some()),
@@ -116,6 +117,18 @@ impl Args {
                 "{option} does nothing in dynamic mode: leave it out, or use --mode static"
             )));
         }
+        // What was recorded is recorded: these would change nothing.
+        let only_data = [
+            ("--batch", self.batch.is_some()),
+            ("--non-finite", self.non_finite.is_some()),
+        ];
+        if self.from.is_some()
+            && let Some((option, _)) = only_data.iter().find(|(_, given)| *given)
+        {
+            return Err(CliError::Usage(format!(
+                "{option} does nothing with --from: give it to `quaver calibrate`"
+            )));
+        }
         output::check(
             &[
                 ("--output", Some(&self.output)),
@@ -124,12 +137,15 @@ impl Args {
             &[
                 ("the model", Some(&self.model)),
                 ("--calibration", self.calibration.as_deref()),
+                ("--from", self.from.as_deref()),
             ],
         )
     }
 
     fn batch(&self, model: &Model) -> usize {
-        self.batch.or_else(|| batch::fixed(model)).unwrap_or(BATCH)
+        self.batch
+            .or_else(|| batch::fixed(model))
+            .unwrap_or(batch::CALIBRATION)
     }
 }
 
@@ -164,6 +180,16 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
         WeightGranularity::PerChannel
     };
     let chosen = operators.choose(model)?;
+    let options = ConvertOptions {
+        method: args.method.unwrap_or(Method::MinMax),
+        activations: args.scheme.unwrap_or(Scheme::Affine),
+        weights,
+        format: args.format.unwrap_or_default(),
+    };
+    if let Some(path) = &args.from {
+        let recorded = super::calibrate::read(path)?;
+        return Ok(chosen.restore(&recorded)?.convert(&options)?);
+    }
     let data = match (args.mode, data) {
         (Mode::Static, Some(data)) => data,
         // Data that is there serves to try the model on.
@@ -172,12 +198,6 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
             return Ok(chosen.dynamic(weights)?.with_sample(sample));
         }
         (_, None) => return Ok(chosen.dynamic(weights)?),
-    };
-    let options = ConvertOptions {
-        method: args.method.unwrap_or(Method::MinMax),
-        activations: args.scheme.unwrap_or(Scheme::Affine),
-        weights,
-        format: args.format.unwrap_or_default(),
     };
     let policy = args.non_finite.unwrap_or(Policy::Error);
     let observing = chosen.observe(&[options.method], policy)?;
