@@ -356,16 +356,6 @@ impl Calibrated {
         }
         Ok(ranges)
     }
-
-    /// The model and its operators.
-    pub(crate) fn chosen(&self) -> &Chosen {
-        &self.chosen
-    }
-
-    /// What was observed.
-    pub(crate) fn observers(&self) -> &Observers {
-        &self.observers
-    }
 }
 
 /// After step 4: a quantized model.
