@@ -32,6 +32,7 @@ pub(crate) enum Steps<'a> {
 impl Steps<'_> {
     /// Bytes of an output element.
     #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that finish tiles themselves ask")]
     pub(crate) const fn size(&self) -> usize {
         match self {
             Steps::Sums | Steps::Floats { .. } => 4,

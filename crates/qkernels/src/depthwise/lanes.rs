@@ -84,6 +84,7 @@ pub(crate) trait DepthwiseLanes: Copy + Send + Sync + 'static {
 
 /// The numbers of [`Steps`], by value, so that they stay in registers.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "only lanes that finish in registers read them")]
 pub(crate) struct Limits {
     /// Whether floats are clamped.
     pub(crate) clamp: bool,

@@ -1,5 +1,15 @@
 //! Tiers of x86-64, and the vectors that they share: [`ymm`] of 256 bits, [`zmm`] of 512.
 
+#![cfg_attr(
+    not(all(feature = "avx2", feature = "avxvnni", feature = "avx512")),
+    allow(
+        dead_code,
+        unused_imports,
+        unused_macros,
+        reason = "tiers share instructions, of which a subset of features needs only some"
+    )
+)]
+
 pub(crate) mod avx2;
 #[cfg(feature = "avx512")]
 pub(crate) mod avx512bf16;
