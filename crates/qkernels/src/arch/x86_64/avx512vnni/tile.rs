@@ -75,16 +75,15 @@ impl Microkernel for Avx512Vnni {
         }
         // Full tiles only: there are many shapes of others.
         let full = out.width() >= b.width() * steps.size();
-        let tile = match (a.shift(), b.width() / Self::UNIT, a.rows()) {
-            _ if !full => return self.through_memory(a, b, init, scaling, steps, out),
-            (false, 1, 12) => tile::<false, 12, 1, 1, Scaled<'_>>,
-            (false, 2, 12) => tile::<false, 12, 2, 1, Scaled<'_>>,
-            (false, 3, 8) => tile::<false, 8, 3, 1, Scaled<'_>>,
-            (false, 4, 6) => tile::<false, 6, 4, 1, Scaled<'_>>,
-            (true, 1, 12) => tile::<true, 12, 1, 1, Scaled<'_>>,
-            (true, 2, 12) => tile::<true, 12, 2, 1, Scaled<'_>>,
-            (true, 3, 8) => tile::<true, 8, 3, 1, Scaled<'_>>,
-            (true, 4, 6) => tile::<true, 6, 4, 1, Scaled<'_>>,
+        let tile = match (full, a.shift(), b.width() / Self::UNIT, a.rows()) {
+            (true, false, 1, 12) => tile::<false, 12, 1, 1, Scaled<'_>>,
+            (true, false, 2, 12) => tile::<false, 12, 2, 1, Scaled<'_>>,
+            (true, false, 3, 8) => tile::<false, 8, 3, 1, Scaled<'_>>,
+            (true, false, 4, 6) => tile::<false, 6, 4, 1, Scaled<'_>>,
+            (true, true, 1, 12) => tile::<true, 12, 1, 1, Scaled<'_>>,
+            (true, true, 2, 12) => tile::<true, 12, 2, 1, Scaled<'_>>,
+            (true, true, 3, 8) => tile::<true, 8, 3, 1, Scaled<'_>>,
+            (true, true, 4, 6) => tile::<true, 6, 4, 1, Scaled<'_>>,
             _ => return self.through_memory(a, b, init, scaling, steps, out),
         };
         let raw = check_finished::<Self, u8>(&a, &b, init, out);
@@ -100,6 +99,9 @@ impl Microkernel for Avx512Vnni {
 
 impl Avx512Vnni {
     /// [`finish`](Microkernel::finish) for every shape of a tile: its sums go through the stack.
+    ///
+    /// Inlined into the door: outside of it every intrinsic would be a call.
+    #[inline(always)]
     fn through_memory(
         self,
         a: LhsTile<'_, u8>,
