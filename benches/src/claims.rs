@@ -386,7 +386,8 @@ fn is_best(record: &Record) -> bool {
 
 fn listed(record: &Record, list: &str) -> bool {
     let Key { m, k, n, .. } = record.key;
-    shapes::named(list).is_some_and(|shapes| shapes.contains(&Shape { m, k, n }))
+    let list = shapes::LISTS.iter().find(|named| named.name == list);
+    list.is_some_and(|list| list.items.contains(&Shape { m, k, n }))
 }
 
 fn is_large(record: &Record) -> bool {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::BenchError;
+use crate::lists::{self, Named};
 
 /// One convolution over an image of height × width × inputs, padded so that stride 1 keeps the
 /// size.
@@ -118,7 +119,7 @@ impl FromStr for Geometry {
             allowed: format!(
                 "HxWxINPUTS-KxKsSTRIDE-OUTPUTS with whole numbers from 1 (OUTPUTS `dw` for \
                  depthwise), or one of {}",
-                names()
+                lists::names(LISTS)
             ),
         })
     }
@@ -152,23 +153,12 @@ fn parse_one(text: &str) -> Option<Geometry> {
     })
 }
 
-/// A list of convolutions under a name.
-#[derive(Debug)]
-pub struct Named {
-    /// The name, as `--convs` takes it.
-    pub name: &'static str,
-    /// What they are.
-    pub about: &'static str,
-    /// The convolutions.
-    pub convs: &'static [Geometry],
-}
-
 /// Every list that has a name.
-pub const LISTS: &[Named] = &[
+pub const LISTS: &[Named<Geometry>] = &[
     Named {
         name: "resnet50",
         about: "the 7×7 and 3×3 convolutions of ResNet-50 (v1.5), one image",
-        convs: &[
+        items: &[
             Geometry::square(224, 3, 7, 2, 64),
             Geometry::square(56, 64, 3, 1, 64),
             Geometry::square(56, 128, 3, 2, 128),
@@ -182,7 +172,7 @@ pub const LISTS: &[Named] = &[
     Named {
         name: "mobilenet",
         about: "the first and the depthwise convolutions of MobileNet (v1), one image",
-        convs: &[
+        items: &[
             Geometry::square(224, 3, 3, 2, 32),
             Geometry::depthwise(112, 32, 3, 1),
             Geometry::depthwise(112, 64, 3, 2),
@@ -198,7 +188,7 @@ pub const LISTS: &[Named] = &[
     Named {
         name: "digits",
         about: "the convolutions of models/digits, one image",
-        convs: &[
+        items: &[
             Geometry::square(28, 1, 3, 1, 16),
             Geometry::square(28, 16, 3, 1, 32),
             Geometry::square(14, 32, 3, 1, 64),
@@ -206,16 +196,6 @@ pub const LISTS: &[Named] = &[
         ],
     },
 ];
-
-/// The names of all lists, for messages and help.
-#[must_use]
-pub fn names() -> String {
-    LISTS
-        .iter()
-        .map(|list| list.name)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
 
 /// Reads a comma-separated list of names and convolutions; one that comes twice is kept once.
 ///
@@ -229,19 +209,7 @@ pub fn names() -> String {
 /// # Ok::<(), quaver_benches::BenchError>(())
 /// ```
 pub fn parse(text: &str) -> Result<Vec<Geometry>, BenchError> {
-    let mut convs = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let more = match LISTS.iter().find(|list| list.name == part) {
-            Some(list) => list.convs.to_vec(),
-            None => vec![part.parse()?],
-        };
-        for conv in more {
-            if !convs.contains(&conv) {
-                convs.push(conv);
-            }
-        }
-    }
-    Ok(convs)
+    lists::parse(text, LISTS)
 }
 
 #[cfg(test)]
@@ -251,8 +219,8 @@ mod tests {
     #[test]
     fn every_convolution_reads_back() {
         for list in LISTS {
-            assert!(!list.convs.is_empty(), "{}", list.name);
-            for conv in list.convs {
+            assert!(!list.items.is_empty(), "{}", list.name);
+            for conv in list.items {
                 assert_eq!(conv.to_string().parse::<Geometry>().unwrap(), *conv);
             }
         }

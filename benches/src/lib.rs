@@ -38,6 +38,7 @@ pub mod data;
 pub mod environment;
 pub mod error;
 pub mod limit;
+pub mod lists;
 pub mod machine;
 pub mod measure;
 pub mod ops;

@@ -15,7 +15,7 @@ use quaver_benches::ops::{self, Field, Job};
 use quaver_benches::peer::{self, Peer};
 use quaver_benches::record::Record;
 use quaver_benches::{
-    BenchError, baseline, claims, environment, plot, record, shapes, sizes, table,
+    BenchError, baseline, claims, convs, environment, lists, plot, record, shapes, sizes, table,
 };
 
 /// Times kernels and models beside the machine's limits, measured in the same run.
@@ -47,6 +47,10 @@ struct Args {
     /// Shapes of matrix products: names of lists, or `MxKxN`. Default: table.
     #[arg(long, value_name = "NAME|MxKxN,…")]
     shapes: Option<String>,
+    /// Convolutions: names of lists, or `HxWxINPUTS-KxKsSTRIDE-OUTPUTS` (OUTPUTS `dw` for depthwise).
+    /// Default: resnet50,mobilenet.
+    #[arg(long, value_name = "NAME|CONV,…")]
+    convs: Option<String>,
     /// Types of matrix products, left by right.
     #[arg(
         long,
@@ -126,6 +130,8 @@ enum Op {
     Gemm,
     /// Products of f32 activations that are quantized in the call.
     Dynamic,
+    /// Convolutions of one image, depthwise ones among them.
+    Conv,
     /// f16 and bf16 to f32 and back.
     Convert,
     /// Quantize, dequantize, requantize, and the range of a tensor.
@@ -141,14 +147,12 @@ fn after_help() -> String {
             .map(|(name, about)| format!("  {name:<10} {about}\n"))
             .collect::<String>()
     };
-    let shapes: Vec<_> = shapes::LISTS
-        .iter()
-        .map(|list| (list.name, list.about))
-        .collect();
     format!(
         "\
 Lists of shapes:
 {shapes}
+Lists of convolutions:
+{convs}
 Levels of memory:
 {levels}
 Peers (--peer NAME, as often as you like):
@@ -160,12 +164,14 @@ Examples:
   cargo xtask bench gemm --isa all --threads 1,2             every tier, one thread and two
   cargo xtask bench gemm --shapes bert-base --out i32,u8     what requantizing costs
   cargo xtask bench gemm --shapes 1x4096x4096 --weights hot,cold
+  cargo xtask bench conv --convs mobilenet --peer onednn     convolutions beside another library
   cargo xtask bench convert quantize --sizes 64KiB,mem
   cargo xtask bench model --threads 1,2                      float32 beside int8
   cargo xtask bench gemm --peer onednn --peer rten           beside other libraries
   cargo xtask bench --save before.json                       keep a baseline …
   cargo xtask bench --compare before.json                    … and name what became slower",
-        shapes = list(&shapes),
+        shapes = list(&lists::about(shapes::LISTS)),
+        convs = list(&lists::about(convs::LISTS)),
         levels = list(sizes::LEVELS),
         peers = peer::PEERS
             .iter()
@@ -311,6 +317,16 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
             argument: "--shapes",
             given: shapes.clone(),
             allowed: "only gemm and dynamic have shapes; elementwise work has --sizes".to_owned(),
+        });
+    }
+    if wants(Op::Conv) {
+        let convs = args.convs.as_deref().unwrap_or("resnet50,mobilenet");
+        jobs.extend(ops::conv::jobs(&convs::parse(convs)?));
+    } else if let Some(convs) = &args.convs {
+        return Err(BenchError::Argument {
+            argument: "--convs",
+            given: convs.clone(),
+            allowed: "only conv has convolutions".to_owned(),
         });
     }
     let sizes = sizes::parse(&args.sizes, machine)?;

@@ -5,6 +5,7 @@
 //! contender is handed out: a wrong answer is an error, not a fast row.
 
 mod contest;
+pub mod conv;
 pub mod convert;
 pub mod dynamic;
 mod elementwise;

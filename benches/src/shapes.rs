@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::BenchError;
+use crate::lists::{self, Named};
 
 /// One matrix product: M×K by K×N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +42,10 @@ impl FromStr for Shape {
         let refused = || BenchError::Argument {
             argument: "--shapes",
             given: text.to_owned(),
-            allowed: format!("MxKxN with whole numbers from 1, or one of {}", names()),
+            allowed: format!(
+                "MxKxN with whole numbers from 1, or one of {}",
+                lists::names(LISTS)
+            ),
         };
         let mut sides = text.split(['x', '×']).map(str::parse::<usize>);
         match (sides.next(), sides.next(), sides.next(), sides.next()) {
@@ -53,68 +57,57 @@ impl FromStr for Shape {
     }
 }
 
-/// A list of shapes under a name.
-#[derive(Debug)]
-pub struct Named {
-    /// The name, as `--shapes` takes it.
-    pub name: &'static str,
-    /// What the shapes are.
-    pub about: &'static str,
-    /// The shapes.
-    pub shapes: &'static [Shape],
-}
-
 /// Every list that has a name.
-pub const LISTS: &[Named] = &[
+pub const LISTS: &[Named<Shape>] = &[
     Named {
         name: "table",
         about: "squares, BERT, decode and ResNet-50 in brief",
-        shapes: TABLE,
+        items: TABLE,
     },
     Named {
         name: "bert-base",
         about: "BERT-base at 128 and 384 tokens",
-        shapes: BERT_BASE,
+        items: BERT_BASE,
     },
     Named {
         name: "resnet50",
         about: "ResNet-50 (v1.5) at 224×224, one image",
-        shapes: RESNET50,
+        items: RESNET50,
     },
     Named {
         name: "mobilenet",
         about: "the 1×1 convolutions of MobileNet (v1) at 224×224, one image",
-        shapes: MOBILENET,
+        items: MOBILENET,
     },
     Named {
         name: "llama-7b-decode",
         about: "LLaMA 7B, 1, 2, 4 and 8 tokens at once",
-        shapes: LLAMA_7B_DECODE,
+        items: LLAMA_7B_DECODE,
     },
     Named {
         name: "llama-7b-prefill",
         about: "LLaMA 7B, 512 tokens",
-        shapes: LLAMA_7B_PREFILL,
+        items: LLAMA_7B_PREFILL,
     },
     Named {
         name: "dlrm",
         about: "the dense layers of DLRM (MLPerf), 128 samples",
-        shapes: DLRM,
+        items: DLRM,
     },
     Named {
         name: "digits",
         about: "models/digits at batch 1 and 32",
-        shapes: DIGITS,
+        items: DIGITS,
     },
     Named {
         name: "odd",
         about: "primes and ones: nothing fits a tile",
-        shapes: ODD,
+        items: ODD,
     },
     Named {
         name: "small",
         about: "8³ to 64³, where the call itself counts",
-        shapes: SMALL,
+        items: SMALL,
     },
 ];
 
@@ -256,25 +249,6 @@ const SMALL: &[Shape] = &[
     Shape::new(64, 64, 64),
 ];
 
-/// The shapes of the list of this name.
-#[must_use]
-pub fn named(name: &str) -> Option<&'static [Shape]> {
-    LISTS
-        .iter()
-        .find(|list| list.name == name)
-        .map(|list| list.shapes)
-}
-
-/// The names of all lists, for messages and help.
-#[must_use]
-pub fn names() -> String {
-    LISTS
-        .iter()
-        .map(|list| list.name)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
 /// Reads a comma-separated list of names and shapes; a shape that comes twice is kept once.
 ///
 /// # Errors
@@ -287,19 +261,7 @@ pub fn names() -> String {
 /// # Ok::<(), quaver_benches::BenchError>(())
 /// ```
 pub fn parse(text: &str) -> Result<Vec<Shape>, BenchError> {
-    let mut shapes = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let more = match named(part) {
-            Some(shapes) => shapes.to_vec(),
-            None => vec![part.parse()?],
-        };
-        for shape in more {
-            if !shapes.contains(&shape) {
-                shapes.push(shape);
-            }
-        }
-    }
-    Ok(shapes)
+    lists::parse(text, LISTS)
 }
 
 #[cfg(test)]
@@ -338,8 +300,8 @@ mod tests {
     #[test]
     fn a_shape_reads_back() {
         for list in LISTS {
-            assert!(!list.shapes.is_empty(), "{}", list.name);
-            for shape in list.shapes {
+            assert!(!list.items.is_empty(), "{}", list.name);
+            for shape in list.items {
                 assert_eq!(shape.to_string().parse::<Shape>().unwrap(), *shape);
             }
         }
