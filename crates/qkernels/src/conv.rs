@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use crate::error::check_shape;
 use crate::gemm::{Call, Run, Target};
 use crate::patches::{Image, Patches};
 use crate::select::with_kernel;
@@ -231,14 +232,13 @@ fn check<A: Lhs>(
     epilogue: &Epilogue<'_>,
     target: &Target<'_>,
 ) -> Result<usize, KernelError> {
-    if shape.kernel != weights.kernel {
-        let pair = |[height, width]: [usize; 2]| (height, width);
-        return Err(KernelError::Shape {
-            what: "the kernel of the packed weights",
-            given: pair(weights.kernel),
-            expected: pair(shape.kernel),
-        });
-    }
+    let pair = |[height, width]: [usize; 2]| (height, width);
+    let kernel = pair(weights.kernel);
+    check_shape(
+        "the kernel of the packed weights",
+        kernel,
+        pair(shape.kernel),
+    )?;
     // Sizes that overflow are more than any matrix has, so they do not match.
     let [images, height, width] = shape.input;
     let pixels = height.saturating_mul(width);
@@ -246,30 +246,12 @@ fn check<A: Lhs>(
         Image::ChannelsLast(m) => (m, (images.saturating_mul(pixels), weights.channels())),
         Image::ChannelsFirst(m) => (m, (images.saturating_mul(weights.channels()), pixels)),
     };
-    if (x.rows(), x.cols()) != expected {
-        return Err(KernelError::Shape {
-            what: "x",
-            given: (x.rows(), x.cols()),
-            expected,
-        });
-    }
-    if x.col_stride() != 1 && x.cols() > 1 {
-        return Err(KernelError::Shape {
-            what: "elements between the columns of x",
-            given: (1, x.col_stride()),
-            expected: (1, 1),
-        });
-    }
+    check_shape("x", (x.rows(), x.cols()), expected)?;
+    x.check_row_major("elements between the columns of x")?;
     let [images, height, width] = shape.output()?;
     let out = images.saturating_mul(height).saturating_mul(width);
     let expected = (out, weights.outputs());
-    if target.out.shape() != expected {
-        return Err(KernelError::Shape {
-            what: "out",
-            given: target.out.shape(),
-            expected,
-        });
-    }
+    check_shape("out", target.out.shape(), expected)?;
     zp.b.check("zero points of the weights", weights.outputs())?;
     epilogue.check(target.dtype, expected, target.params, Arithmetic::Int8)?;
     let depth = weights.groups.first().map_or(0, PackedB::k);

@@ -9,6 +9,7 @@ mod plan;
 pub use pack::PackedDepthwise;
 
 use crate::conv_shape::Axis;
+use crate::error::check_shape;
 use crate::gemm::Target;
 use crate::isa::{Tier, Visit};
 use crate::zero_point::check_depth;
@@ -120,36 +121,19 @@ impl<'a, A: Lhs> Operands<'a, A> {
     ) -> Result<Self, KernelError> {
         let geometry = Geometry::new(shape)?;
         let channels = weights.channels();
-        if shape.kernel != weights.kernel() {
-            let pair = |[height, width]: [usize; 2]| (height, width);
-            return Err(KernelError::Shape {
-                what: "the kernel of the packed weights",
-                given: pair(weights.kernel()),
-                expected: pair(shape.kernel),
-            });
-        }
+        let pair = |[height, width]: [usize; 2]| (height, width);
+        let kernel = pair(weights.kernel());
+        check_shape(
+            "the kernel of the packed weights",
+            kernel,
+            pair(shape.kernel),
+        )?;
         // Sizes that overflow are more than any matrix has, so they do not match.
         let pixels = |[n, h, w]: [usize; 3]| n.saturating_mul(h).saturating_mul(w);
         let (inputs, outputs) = (pixels(shape.input), pixels(shape.output()?));
-        for (what, given, expected) in [
-            ("x", (x.rows(), x.cols()), (inputs, channels)),
-            ("out", target.out.shape(), (outputs, channels)),
-        ] {
-            if given != expected {
-                return Err(KernelError::Shape {
-                    what,
-                    given,
-                    expected,
-                });
-            }
-        }
-        if x.col_stride() != 1 && channels > 1 {
-            return Err(KernelError::Shape {
-                what: "elements between the channels of x",
-                given: (1, x.col_stride()),
-                expected: (1, 1),
-            });
-        }
+        check_shape("x", (x.rows(), x.cols()), (inputs, channels))?;
+        check_shape("out", target.out.shape(), (outputs, channels))?;
+        x.check_row_major("elements between the channels of x")?;
         let zero_point = zp.a.of_tensor::<A>("zero points of x")?;
         zp.b.check("zero points of the weights", channels)?;
         let shape_of_out = (outputs, channels);

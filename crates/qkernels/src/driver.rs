@@ -1,4 +1,5 @@
-//! The one loop nest of integer products, generic over kernel, operand and output.
+//! The one loop nest of products, generic over the kernel alone: where A comes from and how results
+//! are stored is data.
 //!
 //! ```text
 //! for a block of rows of A        stays in L2; copied where the kernel cannot read it in place
@@ -7,9 +8,9 @@
 //!       for a tile of rows        the kernel, then the epilogue while its sums are in L1
 //! ```
 //!
-//! The sums start at `bias − (shift + Z_a) · colsum(B)`, so a zero point of A, the shift and the
-//! bias cost nothing. What depends on the row (`Z_b`, or `Z_a` per row) is added to the tile
-//! before it is stored.
+//! Integer sums start at `bias − (shift + Z_a) · colsum(B)`, plus `Z_b · (K · Z_a − rowsum(A))` where
+//! one `Z_b` serves all columns, so zero points, the shift and the bias cost nothing. Only where
+//! rows of A or columns of B have zero points of their own is a term added to each finished tile.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -17,12 +18,13 @@ use core::ops::Range;
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, TileMut};
+use crate::out::Out;
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, Plan};
 use crate::source::{Copy, Source};
 use crate::store::{Steps, Store, Tile, store_tile};
 use crate::workspace::Line;
-use crate::{Epilogue, MatMut, Scale, Threads, ZeroPoint, ZeroPoints};
+use crate::{Epilogue, Scale, Threads, ZeroPoint, ZeroPoints};
 
 /// The operands of a call, all shapes checked against each other.
 #[derive(Clone, Copy)]
@@ -65,144 +67,6 @@ impl Operands<'_> {
             (ZeroPoint::Tensor(_), _) if !any_b => RowTerms::None,
             (ZeroPoint::Tensor(_), ZeroPoint::Tensor(_)) => RowTerms::Add,
             _ => RowTerms::Outer { sums: any_b },
-        }
-    }
-}
-
-/// The output as bytes, to be written by several threads at disjoint places.
-#[derive(Clone, Copy)]
-pub(crate) struct Out<'a> {
-    ptr: *mut u8,
-    /// Bytes from row to row.
-    stride: usize,
-    rows: usize,
-    cols: usize,
-    /// Bytes of an element.
-    size: usize,
-    life: PhantomData<&'a mut [u8]>,
-}
-
-// SAFETY: an `Out` is an exclusively borrowed matrix; threads use it at disjoint places only
-// (`Out::part` and `Out::tile` demand it), and its elements are plain data.
-unsafe impl Send for Out<'_> {}
-// SAFETY: as above; every access through a shared `Out` is an unsafe one that demands disjointness.
-unsafe impl Sync for Out<'_> {}
-
-impl<'a> Out<'a> {
-    pub(crate) fn new<E: bytemuck::Pod>(mut m: MatMut<'a, E>) -> Self {
-        Out {
-            ptr: m.as_mut_ptr().cast(),
-            stride: m.row_stride() * size_of::<E>(),
-            rows: m.rows(),
-            cols: m.cols(),
-            size: size_of::<E>(),
-            life: PhantomData,
-        }
-    }
-
-    /// The matrix of the same shape that starts `by` elements further on.
-    ///
-    /// # Safety
-    ///
-    /// It lies inside the slice that this one was made of.
-    pub(crate) unsafe fn moved(self, by: usize) -> Out<'a> {
-        Out {
-            // SAFETY: inside the slice, as promised by the caller.
-            ptr: unsafe { self.ptr.add(by * self.size) },
-            ..self
-        }
-    }
-
-    /// Some columns of the matrix.
-    pub(crate) fn columns(self, cols: Range<usize>) -> Out<'a> {
-        assert!(cols.start <= cols.end && cols.end <= self.cols);
-        Out {
-            ptr: if self.rows == 0 {
-                self.ptr
-            } else {
-                // SAFETY: inside the first row, or one past its end.
-                unsafe { self.ptr.add(cols.start * self.size) }
-            },
-            cols: cols.len(),
-            ..self
-        }
-    }
-
-    /// Rows and columns.
-    pub(crate) const fn shape(&self) -> (usize, usize) {
-        (self.rows, self.cols)
-    }
-
-    /// Bytes from row to row.
-    #[inline(always)]
-    pub(crate) const fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// Where `count` elements of row `i` from column `j` on are; whoever writes there sees to it
-    /// that nobody else does.
-    #[inline(always)]
-    pub(crate) fn place(&self, i: usize, j: usize, count: usize) -> *mut u8 {
-        assert!(i < self.rows && j <= self.cols && count <= self.cols - j);
-        // SAFETY: inside the matrix, which `MatMut` checked against its slice.
-        unsafe { self.ptr.add(i * self.stride + j * self.size) }
-    }
-
-    /// `bytes` of row `i` from column `j` on.
-    ///
-    /// # Safety
-    ///
-    /// No other reference to these elements is in use.
-    #[inline(always)]
-    pub(crate) unsafe fn part(&self, i: usize, j: usize, bytes: usize) -> &'a mut [u8] {
-        assert!(i < self.rows && j <= self.cols && bytes <= (self.cols - j) * self.size);
-        // SAFETY: inside the matrix, which `MatMut` checked against its slice; exclusive because
-        // the matrix was, and the caller keeps to its own part.
-        unsafe {
-            let first = self.ptr.add(i * self.stride + j * self.size);
-            core::slice::from_raw_parts_mut(first, bytes)
-        }
-    }
-
-    /// A part of the matrix as a tile of bytes.
-    ///
-    /// # Safety
-    ///
-    /// No other reference to these elements is in use.
-    #[inline(always)]
-    unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, u8> {
-        assert!(rows.start < rows.end && rows.end <= self.rows);
-        assert!(cols.start < cols.end && cols.end <= self.cols);
-        // SAFETY: inside the matrix, as in `part`.
-        unsafe {
-            let first = self
-                .ptr
-                .add(rows.start * self.stride + cols.start * self.size);
-            TileMut::from_raw(first, self.stride, rows.len(), cols.len() * self.size)
-        }
-    }
-
-    /// A part of a matrix of sums as a tile.
-    ///
-    /// # Safety
-    ///
-    /// No other reference to these elements is in use, and the elements are sums of this type.
-    #[inline(always)]
-    unsafe fn sums<A: Acc>(&self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, A> {
-        assert!(rows.start < rows.end && rows.end <= self.rows && self.size == size_of::<A>());
-        assert!(cols.start < cols.end && cols.end <= self.cols);
-        // SAFETY: inside the matrix, as in `part`; it was made of elements of this size and
-        // alignment.
-        unsafe {
-            let first = self
-                .ptr
-                .add(rows.start * self.stride + cols.start * self.size);
-            TileMut::from_raw(
-                first.cast(),
-                self.stride / self.size,
-                rows.len(),
-                cols.len(),
-            )
         }
     }
 }

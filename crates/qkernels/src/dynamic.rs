@@ -148,6 +148,9 @@ pub fn gemm_dynamic<'b>(
     with_kernel(b.isa(), b.arithmetic(), run)
 }
 
+/// Elements of a transposed view that are taken at a time, on the stack.
+const BUFFER: usize = 64;
+
 /// A in f32, and what it is quantized by.
 struct Quantized<'a> {
     isa: Isa,
@@ -202,7 +205,7 @@ impl Gather for Quantized<'_> {
             Some(row) => one(&row[k0..][..out.len()], out),
             // A transposed view: through a buffer.
             None => {
-                let mut buffer = [0f32; 64];
+                let mut buffer = [0f32; BUFFER];
                 let mut elements = self.a.elements(i).skip(k0);
                 for out in out.chunks_mut(buffer.len()) {
                     for (to, x) in buffer[..out.len()].iter_mut().zip(&mut elements) {
@@ -224,6 +227,25 @@ struct RunDynamic<'c, 'w> {
     out: OutMut<'c>,
     ws: &'w mut Workspace,
     threads: Threads<'c>,
+}
+
+/// The range of row `i`.
+fn range(isa: Isa, a: &MatRef<'_, f32>, i: usize) -> MinMax {
+    if let Some(row) = a.row(i) {
+        return min_max(isa, row);
+    }
+    // A transposed view: through a buffer.
+    let mut found = MinMax::default();
+    let mut buffer = [0f32; BUFFER];
+    let mut elements = a.elements(i);
+    for at in (0..a.cols()).step_by(BUFFER) {
+        let part = &mut buffer[..BUFFER.min(a.cols() - at)];
+        for (to, x) in part.iter_mut().zip(&mut elements) {
+            *to = x;
+        }
+        found = found.merge(min_max(isa, part));
+    }
+    found
 }
 
 /// Numbers of scales and zero points that a call needs.
@@ -249,27 +271,18 @@ impl VisitKernel for RunDynamic<'_, '_> {
         let scales: &mut [f32] = bytemuck::cast_slice_mut(scales);
         let zero_points: &mut [i32] = bytemuck::cast_slice_mut(zero_points);
 
-        let rows = |range: core::ops::Range<usize>| {
-            range.fold(MinMax::default(), |found, i| {
-                found.merge(match a.row(i) {
-                    Some(row) => min_max(isa, row),
-                    None => a
-                        .elements(i)
-                        .fold(MinMax::default(), |f, x| f.merge(min_max(isa, &[x]))),
-                })
-            })
-        };
         for (group, (scale, zero_point)) in scales[..groups]
             .iter_mut()
             .zip(&mut *zero_points)
             .enumerate()
         {
-            let part = if how.per_row() {
-                group..group + 1
+            let found = if how.per_row() {
+                range(isa, &a, group)
             } else {
-                0..a.rows()
+                // In the order of memory: the whole range knows no order.
+                let a = if a.is_row_major() { a } else { a.transposed() };
+                (0..a.rows()).fold(MinMax::default(), |f, i| f.merge(range(isa, &a, i)))
             };
-            let found = rows(part);
             let params = how.params(found).map_err(|_| KernelError::DynamicRange {
                 row: if how.per_row() { Some(group) } else { None },
                 min: found.min.unwrap_or(0.0),

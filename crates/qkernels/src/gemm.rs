@@ -2,10 +2,11 @@
 
 use qformat::DType;
 
-use crate::driver::{self, Operands, Out};
+use crate::driver::{self, Operands};
 use crate::error::check_shape;
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
+use crate::out::Out;
 use crate::pack::PackedRef;
 use crate::plan::Plan;
 use crate::select::{VisitKernel, with_kernel};

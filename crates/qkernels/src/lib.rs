@@ -58,6 +58,7 @@ mod isa;
 mod kernel;
 pub mod limit;
 mod operand;
+mod out;
 mod pack;
 mod pages;
 mod parallel;

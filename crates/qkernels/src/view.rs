@@ -172,6 +172,14 @@ impl<'a, T> MatRef<'a, T> {
         self.col_stride == 1 || self.cols <= 1
     }
 
+    /// `Ok` when the elements of a row are neighbours.
+    pub(crate) fn check_row_major(&self, what: &'static str) -> Result<(), KernelError> {
+        if self.is_row_major() {
+            return Ok(());
+        }
+        crate::error::check_shape(what, (1, self.col_stride), (1, 1))
+    }
+
     /// Element `(i, j)`, or `None` outside the matrix.
     #[must_use]
     #[inline]
