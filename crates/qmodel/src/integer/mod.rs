@@ -113,6 +113,36 @@ impl Finish {
         }
     }
 
+    /// The place of `rows` results of `cols` channels in the buffer of all.
+    fn results<'d>(
+        &self,
+        data: &'d mut TensorData,
+        size: (usize, usize),
+        place: Place,
+    ) -> Result<OutMut<'d>, ModelError> {
+        fn window<T>(
+            data: &mut [T],
+            (rows, cols): (usize, usize),
+            place: Place,
+        ) -> Result<MatMut<'_, T>, ModelError> {
+            let from = data.get_mut(place.offset..).unwrap_or_default();
+            Ok(MatMut::with_stride(from, rows, cols, place.stride)?)
+        }
+        Ok(match (self.output, data) {
+            (Output::I32, TensorData::I32(v)) => OutMut::I32(window(v, size, place)?),
+            (Output::F32, TensorData::F32(v)) => OutMut::F32(window(v, size, place)?),
+            (Output::U8(p), TensorData::U8(v)) => OutMut::U8(window(v, size, place)?, p),
+            (Output::I8(p), TensorData::I8(v)) => OutMut::I8(window(v, size, place)?, p),
+            (_, other) => {
+                return Err(ModelError::operand_type(
+                    "output",
+                    other.element_type(),
+                    self.output.element().name(),
+                ));
+            }
+        })
+    }
+
     /// Demands that everything given for each channel is there for `channels` of them.
     pub(crate) fn check(&self, channels: usize) -> Result<(), ModelError> {
         let lengths = [
@@ -171,32 +201,11 @@ pub(crate) fn multiply<A: Lhs>(
     results: &mut TensorData,
     place: Place,
 ) -> Result<(), ModelError> {
-    fn window<T>(
-        data: &mut [T],
-        rows: usize,
-        cols: usize,
-        place: Place,
-    ) -> Result<MatMut<'_, T>, ModelError> {
-        let from = data.get_mut(place.offset..).unwrap_or_default();
-        Ok(MatMut::with_stride(from, rows, cols, place.stride)?)
-    }
     let (rows, cols) = (a.rows(), weights.columns());
     if rows == 0 || cols == 0 {
         return Ok(());
     }
-    let out = match (finish.output, results) {
-        (Output::I32, TensorData::I32(v)) => OutMut::I32(window(v, rows, cols, place)?),
-        (Output::F32, TensorData::F32(v)) => OutMut::F32(window(v, rows, cols, place)?),
-        (Output::U8(p), TensorData::U8(v)) => OutMut::U8(window(v, rows, cols, place)?, p),
-        (Output::I8(p), TensorData::I8(v)) => OutMut::I8(window(v, rows, cols, place)?, p),
-        (_, other) => {
-            return Err(ModelError::operand_type(
-                "output",
-                other.element_type(),
-                finish.output.element().name(),
-            ));
-        }
-    };
+    let out = finish.results(results, (rows, cols), place)?;
     qkernels::gemm(
         a,
         weights.packed(),

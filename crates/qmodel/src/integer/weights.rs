@@ -16,10 +16,35 @@ pub(crate) struct Weights {
     zero: Zero,
 }
 
+/// The zero points of packed weights: one, or one for each column.
 #[derive(Debug)]
-enum Zero {
+pub(super) enum Zero {
     One(i32),
     Column(Vec<i32>),
+}
+
+impl Zero {
+    /// From one zero point, one for each of `n` columns, or none (0); `shift` is what was taken
+    /// off the weights.
+    pub(super) fn new(zero: &[i32], n: usize, shift: i32) -> Result<Zero, ModelError> {
+        match zero {
+            [] => Ok(Zero::One(-shift)),
+            [z] => Ok(Zero::One(z - shift)),
+            _ if zero.len() == n => Ok(Zero::Column(zero.iter().map(|z| z - shift).collect())),
+            _ => Err(ModelError::operand(
+                "zero points of the weights",
+                format!("{} elements", zero.len()),
+                format!("one, or one for each of {n} outputs"),
+            )),
+        }
+    }
+
+    pub(super) fn point(&self) -> ZeroPoint<'_> {
+        match self {
+            Zero::One(z) => ZeroPoint::Tensor(*z),
+            Zero::Column(z) => ZeroPoint::Vector(z),
+        }
+    }
 }
 
 /// What takes unsigned weights to signed ones.
@@ -57,21 +82,9 @@ impl Weights {
             Layout::RowMajor => MatRef::new(data, k, n)?,
             Layout::Transposed => MatRef::new(data, n, k)?,
         };
-        let zero = match zero {
-            [] => Zero::One(-shift),
-            [z] => Zero::One(z - shift),
-            _ if zero.len() == n => Zero::Column(zero.iter().map(|z| z - shift).collect()),
-            _ => {
-                return Err(ModelError::operand(
-                    "zero points of the weights",
-                    format!("{} elements", zero.len()),
-                    format!("one, or one for each of {n} columns"),
-                ));
-            }
-        };
         Ok(Weights {
+            zero: Zero::new(zero, n, shift)?,
             packed: PackedB::pack(isa, matrix, layout)?,
-            zero,
         })
     }
 
@@ -88,9 +101,6 @@ impl Weights {
     }
 
     pub(super) fn zero_point(&self) -> ZeroPoint<'_> {
-        match &self.zero {
-            Zero::One(z) => ZeroPoint::Tensor(*z),
-            Zero::Column(z) => ZeroPoint::Vector(z),
-        }
+        self.zero.point()
     }
 }

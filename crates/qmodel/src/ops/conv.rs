@@ -53,6 +53,18 @@ impl ConvShape {
         self.axes[0].input * self.axes[1].input
     }
 
+    /// The same for the kernels.
+    pub(crate) fn window(&self) -> qkernels::ConvShape {
+        let [y, x] = self.axes;
+        qkernels::ConvShape {
+            input: [self.batch, y.input, x.input],
+            kernel: [y.kernel, x.kernel],
+            strides: [y.stride, x.stride],
+            dilations: [y.dilation, x.dilation],
+            pads: [y.before, x.before, y.after, x.after],
+        }
+    }
+
     /// Whether the columns are the input itself.
     pub(crate) fn is_pointwise(&self) -> bool {
         self.axes
@@ -256,7 +268,7 @@ fn fill_shifted<T: Copy>(
 
 /// Copies a short run, to which a call of `memcpy` would add as much again; long ones go there.
 #[inline]
-pub(crate) fn copy_short<A: Copy>(from: &[A], to: &mut [A]) {
+fn copy_short<A: Copy>(from: &[A], to: &mut [A]) {
     const STEP: usize = 16;
     const LONG: usize = 512;
     let n = to.len();
@@ -405,11 +417,11 @@ pub(crate) fn clamp_keeping_nan(x: f32, low: f32, high: f32) -> f32 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
     /// Shapes of every kind: same lines, strides, dilations, windows wholly in the padding.
-    pub(crate) fn shapes() -> Vec<ConvShape> {
+    fn shapes() -> Vec<ConvShape> {
         let mut shapes = Vec::new();
         for (kernel, stride, dilation, before, after) in [
             (3, 1, 1, 1, 1),

@@ -44,7 +44,7 @@ impl Operator for ConvInteger {
             Some(t) => zero_points(t, "input 3 (zero point)")?,
             None => Vec::new(),
         };
-        let filters = Filters::pack(cx.isa, w, self.0.group, &w_zero)?;
+        let filters = Filters::pack(cx.isa, w, &self.0, &w_zero)?;
         let s = self.0.shape(x.shape(), w.shape())?;
         let (from, to) = ((x, Channels::First), (&shapes[0][..], Channels::First));
         Ok(vec![convolve(

@@ -32,7 +32,7 @@ pub(crate) struct Parameters {
 /// Packs the filters and computes the multipliers; `get` gives operands by number.
 pub(crate) fn parameters<'t>(
     isa: qkernels::Isa,
-    group: usize,
+    attributes: &ConvAttributes,
     get: &dyn Fn(usize) -> Option<&'t Tensor>,
 ) -> Result<Parameters, ModelError> {
     let need = |i: usize| {
@@ -57,7 +57,7 @@ pub(crate) fn parameters<'t>(
         filters: Filters::pack(
             isa,
             need(3)?,
-            group,
+            attributes,
             &zero_points(need(5)?, "input 5 (w_zero_point)")?,
         )?,
         finish: Finish {
@@ -101,7 +101,7 @@ impl Operator for QLinearConv {
         shapes: &[Vec<usize>],
     ) -> Result<Vec<Tensor>, ModelError> {
         let (x, w) = (inputs.get(0)?, inputs.get(3)?);
-        let p = parameters(cx.isa, self.0.group, &|i| inputs.optional(i))?;
+        let p = parameters(cx.isa, &self.0, &|i| inputs.optional(i))?;
         let s = self.0.shape(x.shape(), w.shape())?;
         let (from, to) = ((x, Channels::First), (&shapes[0][..], Channels::First));
         Ok(vec![convolve(

@@ -139,6 +139,23 @@ impl Window {
         &self.kernel
     }
 
+    /// Whether a kernel of this size sees every element of any input once, on its own.
+    pub(crate) fn is_pointwise(&self, kernel: &[usize]) -> bool {
+        let ones = |list: &[usize]| list.iter().all(|&n| n == 1);
+        let unpadded = match &self.padding {
+            Padding::Explicit(p) => p.iter().all(|&p| p == (0, 0)),
+            // A kernel of 1 needs none at a stride of 1.
+            Padding::Same { .. } => true,
+        };
+        ones(kernel) && ones(&self.strides) && unpadded
+    }
+
+    /// From the first to the last of `taps` along spatial axis `i`, both counted.
+    pub(crate) fn extent(&self, i: usize, taps: usize) -> Option<usize> {
+        let dilation = self.dilations.get(i).copied().unwrap_or(1);
+        taps.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)
+    }
+
     /// Every axis for an input of these spatial sizes; `kernel` is what the weights have, and must
     /// be what the attribute says, where both are there.
     pub(crate) fn axes(&self, input: &[usize], kernel: &[usize]) -> Result<Vec<Axis>, ModelError> {

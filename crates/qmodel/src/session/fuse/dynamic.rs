@@ -61,7 +61,7 @@ pub(super) fn rewrite(view: &View<'_>, i: usize) -> Result<Option<Change>, Model
         if !columns.is_multiple_of(attributes.group) {
             return Ok(None);
         }
-        let filters = Filters::pack(isa, w, attributes.group, &w_zero)?;
+        let filters = Filters::pack(isa, w, &attributes, &w_zero)?;
         Box::new(FusedConv::new(attributes, filters, 0, finish).with_operands())
     } else {
         let weights = pack_matrix(isa, w, false, &w_zero)?;

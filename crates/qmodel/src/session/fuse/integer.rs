@@ -169,7 +169,7 @@ fn qdq_conv(view: &View<'_>, i: usize) -> Result<Option<Change>, ModelError> {
     let Some(finish) = finish(units, bias, &tail)? else {
         return Ok(None);
     };
-    let filters = Filters::pack(view.options.isa, o.weights, attributes.group, &o.w.zeros)?;
+    let filters = Filters::pack(view.options.isa, o.weights, &attributes, &o.w.zeros)?;
     let op = FusedConv::new(attributes, filters, o.x_params.zero_point(), finish);
     let inputs = vec![Some(o.x.quantized)];
     let step = view.step(Box::new(op), &tail.steps, inputs, tail.output);
@@ -261,7 +261,7 @@ fn qlinear(view: &View<'_>, i: usize) -> Result<Option<Change>, ModelError> {
     let named = |e: ModelError| e.at(&step.label);
     let op: Box<dyn crate::ops::Operator> = if spec.node.is("QLinearConv") {
         let attributes = qlinearconv::attributes(&spec)?;
-        let p = qlinearconv::parameters(isa, attributes.group, &get).map_err(named)?;
+        let p = qlinearconv::parameters(isa, &attributes, &get).map_err(named)?;
         Box::new(FusedConv::new(attributes, p.filters, p.x_zero, p.finish))
     } else if spec.node.is("QLinearMatMul") {
         let b = get(3).filter(|b| b.rank() == 2);
