@@ -1,8 +1,11 @@
 //! Products of matrices.
 
-use qkernels::{Layout, Lhs, MatRef, ZeroPoint};
+use qkernels::{
+    Arithmetic, BatchMut, BatchOut, BatchRef, Layout, Lhs, MatRef, ZeroPoint, ZeroPoints,
+};
 
-use super::{Finish, Place, Weights, multiply, result_buffer, weights::signed};
+use super::weights::{Zero, signed};
+use super::{Finish, Output, Place, Weights, multiply, result_buffer};
 use crate::ops::matmul::Batch;
 use crate::ops::{RunContext, transpose::permute};
 use crate::{ModelError, Tensor, TensorData};
@@ -74,21 +77,105 @@ fn rows_of<A: Lhs>(
     out: &mut TensorData,
     place: Place,
 ) -> Result<(), ModelError> {
-    let zero = match a_zero {
-        [] => ZeroPoint::Tensor(0),
-        [z] => ZeroPoint::Tensor(*z),
-        rows => ZeroPoint::Vector(rows),
-    };
     let a = MatRef::new(a, m, weights.depth())?;
     multiply(
         cx,
         a,
-        zero,
+        rows_zero(a_zero),
         weights,
         (finish, 0..weights.columns()),
         out,
         place,
     )
+}
+
+/// Zero points of rows: one, one for each, or none (0).
+fn rows_zero(zero: &[i32]) -> ZeroPoint<'_> {
+    match zero {
+        [] => ZeroPoint::Tensor(0),
+        [z] => ZeroPoint::Tensor(*z),
+        rows => ZeroPoint::Vector(rows),
+    }
+}
+
+/// The distances from product to product in both operands, where they are the same for all and
+/// every product has a right operand of its own.
+fn steps(pairs: &[(usize, usize)]) -> Option<(usize, usize)> {
+    let step =
+        |p: &[(usize, usize)]| Some((p[1].0.checked_sub(p[0].0)?, p[1].1.checked_sub(p[0].1)?));
+    let first = step(pairs.get(..2)?)?;
+    let even = pairs.windows(2).all(|p| step(p) == Some(first));
+    (even && first.1 > 0).then_some(first)
+}
+
+/// Where the matrices of one operand of a batch are, in elements.
+struct Matrices {
+    first: usize,
+    count: usize,
+    step: usize,
+    size: (usize, usize),
+}
+
+impl Matrices {
+    /// The matrices that `side` of the pairs names, `step` matrices apart.
+    fn new(
+        pairs: &[(usize, usize)],
+        side: impl Fn(&(usize, usize)) -> usize,
+        step: usize,
+        (rows, cols): (usize, usize),
+    ) -> Matrices {
+        Matrices {
+            first: pairs.first().map_or(0, side) * rows * cols,
+            count: pairs.len(),
+            step: step * rows * cols,
+            size: (rows, cols),
+        }
+    }
+
+    fn of<'d, T>(&self, data: &'d [T]) -> Result<BatchRef<'d, T>, ModelError> {
+        let data = data.get(self.first..).unwrap_or_default();
+        let (rows, cols) = self.size;
+        Ok(BatchRef::with_strides(
+            data, self.count, self.step, rows, cols, cols,
+        )?)
+    }
+}
+
+/// A batch of products into matrices that follow each other.
+fn batch<A: Lhs>(
+    cx: &mut RunContext<'_>,
+    a: BatchRef<'_, A>,
+    b: BatchRef<'_, i8>,
+    zero: ZeroPoints<'_>,
+    finish: &Finish,
+    out: &mut TensorData,
+) -> Result<(), ModelError> {
+    let (count, m, n) = (a.count(), a.shape().0, b.shape().1);
+    let out = match (finish.output, out) {
+        (Output::I32, TensorData::I32(v)) => BatchOut::I32(BatchMut::new(v, count, m, n)?),
+        (Output::F32, TensorData::F32(v)) => BatchOut::F32(BatchMut::new(v, count, m, n)?),
+        (Output::U8(p), TensorData::U8(v)) => BatchOut::U8(BatchMut::new(v, count, m, n)?, p),
+        (Output::I8(p), TensorData::I8(v)) => BatchOut::I8(BatchMut::new(v, count, m, n)?, p),
+        (output, other) => {
+            return Err(ModelError::operand_type(
+                "output",
+                other.element_type(),
+                output.element().name(),
+            ));
+        }
+    };
+    qkernels::gemm_batch(
+        cx.isa,
+        Arithmetic::Int8,
+        a,
+        b,
+        zero,
+        &finish.epilogue(0..n),
+        out,
+        cx.workspace,
+        cx.threads,
+    )?;
+    Ok(())
 }
 
 /// Products with broadcasting, the right operand packed on the way: what is not known before the
@@ -104,6 +191,27 @@ pub(crate) fn matmul(
     let (b_data, shift) = signed(b)?;
     finish.check(n)?;
     let mut out = result_buffer(cx, finish.output, shape)?;
+    if let Some(steps) = steps(&pairs).filter(|_| n > 0 && m > 0) {
+        let of_a = Matrices::new(&pairs, |p| p.0, steps.0, (m, k));
+        let b = Matrices::new(&pairs, |p| p.1, steps.1, (k, n)).of(&b_data)?;
+        let zero = Zero::new(b_zero, n, shift)?;
+        let zero = ZeroPoints {
+            a: rows_zero(a_zero),
+            b: zero.point(),
+        };
+        match a.data() {
+            TensorData::U8(v) => batch(cx, of_a.of(v)?, b, zero, finish, &mut out)?,
+            TensorData::I8(v) => batch(cx, of_a.of(v)?, b, zero, finish, &mut out)?,
+            other => {
+                return Err(ModelError::operand_type(
+                    "input 0",
+                    other.element_type(),
+                    "u8 or i8",
+                ));
+            }
+        }
+        return Tensor::named("", shape, out);
+    }
     let mut packed: Option<(usize, Weights)> = None;
     for (i, (left, right)) in pairs.into_iter().enumerate() {
         let weights = match &packed {
