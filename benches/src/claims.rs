@@ -287,6 +287,19 @@ pub const CLAIMS: &[Claim] = &[
         },
     },
     Claim {
+        about: "histograms filled from memory, of reading",
+        least: 0.3,
+        unit: Unit::Share,
+        cases: |records| {
+            records.worth(
+                |record| {
+                    record.key.op == "histogram" && record.key.data == "mem" && is_best(record)
+                },
+                Record::share,
+            )
+        },
+    },
+    Claim {
         about: "conversions, quantize and dequantize, against the best peer",
         least: 1.0,
         unit: Unit::Times,
@@ -405,7 +418,7 @@ fn is_half(record: &Record) -> bool {
 }
 
 fn is_elementwise(record: &Record) -> bool {
-    ["convert", "quantize", "dequantize", "min_max"].contains(&record.key.op.as_str())
+    ["convert", "quantize", "dequantize", "min_max", "abs_max"].contains(&record.key.op.as_str())
         && ["l2", "mem"].contains(&record.key.data.as_str())
 }
 

@@ -134,7 +134,7 @@ enum Op {
     Conv,
     /// f16 and bf16 to f32 and back.
     Convert,
-    /// Quantize, dequantize, requantize, and the range of a tensor.
+    /// Quantize, dequantize, requantize; the range, largest magnitude and histogram of a tensor.
     Quantize,
     /// The digit classifier, in float32 and quantized.
     Model,

@@ -1,7 +1,11 @@
-//! Quantize, dequantize, requantize, and the range of a tensor.
+//! Quantize, dequantize, requantize, and what calibration reads of a tensor: range, largest
+//! magnitude, histogram.
 
 use qformat::{DType, QParams, QuantElement, Scheme};
-use qkernels::{Isa, KernelError, MinMax, dequantize, min_max, quantize, requantize};
+use qkernels::{
+    AbsMax, HistogramMut, Isa, KernelError, MinMax, abs_max, dequantize, histogram, min_max,
+    quantize, requantize,
+};
 
 use super::Job;
 use super::elementwise::{Alike, Line, Writes, jobs as lines};
@@ -17,6 +21,16 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
     let sums = |len| Source::new(5).sums(len);
     let u8s = |len| Source::new(6).u8s(len);
     let i8s = |len| Source::new(7).i8s(len);
+    let u16s = |len| {
+        let pairs = Source::new(9).u8s(2 * len);
+        let (pairs, _) = pairs.as_chunks();
+        pairs.iter().map(|&pair| u16::from_le_bytes(pair)).collect()
+    };
+    let i16s = |len| {
+        let pairs = Source::new(10).u8s(2 * len);
+        let (pairs, _) = pairs.as_chunks();
+        pairs.iter().map(|&pair| i16::from_le_bytes(pair)).collect()
+    };
     let op = "quantize";
     let mut jobs = Vec::new();
     jobs.extend(lines(
@@ -41,6 +55,28 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
         },
         sizes,
     ));
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "f32→u16",
+            input: floats,
+            writes,
+            kernel: to::<u16>,
+            alike: Alike::new(MapOp::Quantize(params::<u16>())),
+        },
+        sizes,
+    ));
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "f32→i16",
+            input: floats,
+            writes,
+            kernel: to::<i16>,
+            alike: Alike::new(MapOp::Quantize(params::<i16>())),
+        },
+        sizes,
+    ));
     let op = "dequantize";
     jobs.extend(lines(
         Line {
@@ -61,6 +97,28 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
             writes,
             kernel: from::<i8>,
             alike: Alike::new(MapOp::Dequantize(params::<i8>())),
+        },
+        sizes,
+    ));
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "u16→f32",
+            input: u16s,
+            writes,
+            kernel: from::<u16>,
+            alike: Alike::new(MapOp::Dequantize(params::<u16>())),
+        },
+        sizes,
+    ));
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "i16→f32",
+            input: i16s,
+            writes,
+            kernel: from::<i16>,
+            alike: Alike::new(MapOp::Dequantize(params::<i16>())),
         },
         sizes,
     ));
@@ -99,14 +157,43 @@ pub fn jobs(sizes: &[Size]) -> Vec<Job> {
         },
         sizes,
     ));
+    let op = "abs_max";
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "f32",
+            input: floats,
+            writes,
+            kernel: magnitude,
+            alike: None,
+        },
+        sizes,
+    ));
+    let op = "histogram";
+    jobs.extend(lines(
+        Line {
+            op,
+            types: "f32",
+            input: floats,
+            writes,
+            kernel: fill,
+            alike: None,
+        },
+        sizes,
+    ));
     jobs
 }
 
 /// A scale that is no power of two, so that rounding happens, and a zero point off the middle.
 fn params<T: QuantElement>() -> QParams {
-    let zero_point = if T::DTYPE == DType::U8 { 121 } else { -7 };
-    QParams::new(0.031, zero_point, T::DTYPE, Scheme::Affine)
-        .expect("a positive scale and a zero point inside u8 and i8")
+    let (scale, zero_point) = match T::DTYPE {
+        DType::U8 => (0.031, 121),
+        DType::U16 => (1.1e-4, 32_761),
+        DType::I16 => (1.1e-4, -7),
+        _ => (0.031, -7),
+    };
+    QParams::new(scale, zero_point, T::DTYPE, Scheme::Affine)
+        .expect("a positive scale and a zero point inside each type")
 }
 
 fn to<T: QuantElement>(isa: Isa, x: &[f32], out: &mut [T]) -> Result<(), KernelError> {
@@ -127,6 +214,40 @@ fn range(isa: Isa, x: &[f32], out: &mut [MinMax]) -> Result<(), KernelError> {
     Ok(())
 }
 
+fn magnitude(isa: Isa, x: &[f32], out: &mut [AbsMax]) -> Result<(), KernelError> {
+    out.fill(abs_max(isa, x));
+    Ok(())
+}
+
+/// Bins on each side of zero, as the histogram observer has them.
+const BINS: usize = 2048;
+
+/// Bins are so wide that all bell-shaped values, none beyond 3.5, fall into them: `2048 · 2^−9`.
+const EXPONENT: i32 = -9;
+
+/// Counts, and the room that counting takes.
+#[derive(Clone, Default, PartialEq, Debug)]
+struct Bins {
+    positive: Vec<u64>,
+    negative: Vec<u64>,
+    scratch: Vec<u32>,
+}
+
+/// Adds to the counts: each call once more.
+fn fill(isa: Isa, x: &[f32], out: &mut [Bins]) -> Result<(), KernelError> {
+    for bins in out {
+        bins.positive.resize(BINS, 0);
+        bins.negative.resize(BINS, 0);
+        let into = HistogramMut {
+            exponent: EXPONENT,
+            positive: &mut bins.positive,
+            negative: &mut bins.negative,
+        };
+        histogram(isa, x, into, &mut bins.scratch)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +259,7 @@ mod tests {
             bytes,
         });
         let jobs = jobs(&sizes);
-        assert_eq!(jobs.len(), 14);
+        assert_eq!(jobs.len(), 26);
         crate::ops::tests::run_all(jobs);
     }
 
@@ -151,5 +272,15 @@ mod tests {
         assert!(at_an_end(&q) < 100);
         again(Isa::SCALAR, &Source::new(5).sums(10_000), &mut q).unwrap();
         assert!(at_an_end(&q) < 1_000);
+    }
+
+    #[test]
+    fn every_value_falls_into_a_bin() {
+        let x = Source::new(4).f32s(10_000);
+        let mut out = [Bins::default()];
+        fill(Isa::SCALAR, &x, &mut out).unwrap();
+        let counted: u64 = out[0].positive.iter().chain(&out[0].negative).sum();
+        let zeros = x.iter().filter(|&&x| x == 0.0).count() as u64;
+        assert_eq!(counted + zeros, 10_000);
     }
 }
