@@ -1,13 +1,18 @@
-//! Convolution as a product without the matrix of patches: rows of A are gathered from the image
-//! when they are needed.
+//! Convolution as a product without the matrix of patches: the image is read in place
+//! (`direct.rs`), or, where a kernel cannot do that, rows of A are gathered from it when they are
+//! needed.
 
 use alloc::vec::Vec;
 
+use crate::direct::{Direct, DirectPlan, tap_stride};
 use crate::error::check_shape;
 use crate::gemm::{Call, Run, Target};
+use crate::isa::Tier;
+use crate::kernel::Microkernel;
 use crate::patches::{Image, Patches};
-use crate::select::with_kernel;
+use crate::select::{VisitKernel, with_kernel};
 use crate::source::{Source, source};
+use crate::workspace::Line;
 use crate::zero_point::check_depth;
 use crate::{
     Arithmetic, ConvShape, Epilogue, Isa, KernelError, Layout, Lhs, MatRef, OutMut, PackedB,
@@ -30,6 +35,8 @@ pub struct PackedConv {
     channels: usize,
     /// One a group.
     groups: Vec<PackedB>,
+    /// `Σ w` over the channels of each place, of each group: rows of `tap_stride(each)` columns.
+    tap_sums: Vec<i32>,
 }
 
 impl PackedConv {
@@ -89,15 +96,18 @@ impl PackedConv {
         };
         let weights = ordered.as_deref().unwrap_or(weights);
         let each = outputs / groups;
+        let groups_count = groups;
         let packed = (0..groups).map(|g| {
             let filters = &weights[g * each * depth..][..each * depth];
             let filters = MatRef::new(filters, each, depth)?;
             PackedB::pack(isa, filters, Layout::Transposed)
         });
+        let groups = packed.collect::<Result<_, _>>()?;
         Ok(PackedConv {
             kernel: [height, width],
             channels,
-            groups: packed.collect::<Result<_, _>>()?,
+            groups,
+            tap_sums: sum_taps(weights, [groups_count, each, taps, channels])?,
         })
     }
 
@@ -132,6 +142,20 @@ impl PackedConv {
     }
 
     /// Output channels of a group.
+    /// What is needed to convolve group `g` directly, where its image was not taken as a matrix.
+    fn direct<'a>(&'a self, call: &Call<'a>, g: usize) -> Option<Direct<'a>> {
+        let Source::Gather(gather) = call.operands.a else {
+            return None;
+        };
+        let stride = tap_stride(self.each());
+        let size = self.kernel[0] * self.kernel[1] * stride;
+        Some(Direct {
+            image: gather.patches()?,
+            tap_sums: &self.tap_sums[g * size..][..size],
+            stride,
+        })
+    }
+
     fn each(&self) -> usize {
         self.groups.first().map_or(0, PackedB::n)
     }
@@ -216,7 +240,10 @@ pub fn conv2d<A: Lhs>(
             ..target
         };
         let call = Call::new(a, b.as_ref(), zp, &epilogue, target, threads)?;
-        let run = Run { call, ws: &mut *ws };
+        let run = RunConv {
+            direct: weights.direct(&call, g),
+            run: Run { call, ws: &mut *ws },
+        };
         with_kernel(b.isa(), Arithmetic::Int8, run)?;
     }
     Ok(())
@@ -310,6 +337,28 @@ fn of_columns<'a>(epilogue: &Epilogue<'a>, cols: core::ops::Range<usize>) -> Epi
     }
 }
 
+/// `Σ w` over channels: weights in the order of groups, outputs, places, channels.
+fn sum_taps(weights: &[i8], shape: [usize; 4]) -> Result<Vec<i32>, KernelError> {
+    let [groups, each, taps, channels] = shape;
+    let stride = tap_stride(each);
+    let size = taps.saturating_mul(stride);
+    let too_large = KernelError::TooLarge {
+        rows: groups.saturating_mul(taps),
+        row_stride: stride,
+    };
+    let mut sums = crate::pack::zeroed::<i32>(groups.saturating_mul(size)).ok_or(too_large)?;
+    let filters = weights.chunks_exact((taps * channels).max(1));
+    for (i, filter) in filters.enumerate() {
+        let (group, j) = (i / each, i % each);
+        for (tap, channels) in filter.chunks_exact(channels.max(1)).enumerate() {
+            sums[group * size + tap * stride + j] = channels
+                .iter()
+                .fold(0i32, |sum, &w| sum.wrapping_add(w.into()));
+        }
+    }
+    Ok(sums)
+}
+
 impl Workspace {
     /// Bytes that [`conv2d`] needs for a shape and packed weights. On a pool the number of its
     /// threads counts: call this inside the pool.
@@ -325,12 +374,60 @@ impl Workspace {
         let [images, height, width] = shape.output()?;
         let rows = images.saturating_mul(height).saturating_mul(width);
         let depth = weights.groups.first().map_or(0, PackedB::k);
-        Ok(Workspace::required(
-            weights.isa(),
-            rows,
-            weights.each(),
-            depth,
-            threads,
-        ))
+        let direct = Required {
+            outputs: (images.saturating_mul(height), width),
+            weights,
+            threads: threads.count(),
+        };
+        let isa = weights.isa();
+        Ok(
+            Workspace::required(isa, rows, weights.each(), depth, threads).max(with_kernel(
+                isa,
+                Arithmetic::Int8,
+                direct,
+            )),
+        )
+    }
+}
+
+/// Runs one group, directly where its kernel can.
+struct RunConv<'c, 'w> {
+    direct: Option<Direct<'c>>,
+    run: Run<'c, 'w>,
+}
+
+impl VisitKernel for RunConv<'_, '_> {
+    type Output = Result<(), KernelError>;
+
+    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+        let Run { call, ws } = self.run;
+        let plan = self
+            .direct
+            .and_then(|direct| Some((direct, direct.plan::<K>(&call.operands, call.threads())?)));
+        let Some((direct, plan)) = plan else {
+            return Run { call, ws }.visit::<T, K>(tier);
+        };
+        let mem = ws.lines(plan.total_lines())?;
+        call.convolve::<T, K>(tier, direct, &plan, mem)
+    }
+}
+
+/// Bytes that a direct convolution needs; 0 where the kernel has none.
+struct Required<'a> {
+    outputs: (usize, usize),
+    weights: &'a PackedConv,
+    threads: usize,
+}
+
+impl VisitKernel for Required<'_> {
+    type Output = usize;
+
+    fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
+        let [height, width] = self.weights.kernel;
+        let (channels, n) = (self.weights.channels, self.weights.each());
+        let taps = height.saturating_mul(width);
+        DirectPlan::new::<K>(self.outputs, taps, channels, n, self.threads).map_or(0, |plan| {
+            plan.total_lines().saturating_mul(size_of::<Line>())
+        })
     }
 }

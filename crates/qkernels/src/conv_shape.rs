@@ -1,5 +1,7 @@
 //! The geometry of two-dimensional convolutions, checked once.
 
+use core::ops::Range;
+
 use crate::KernelError;
 
 /// Where the windows of a two-dimensional convolution lie in its image.
@@ -114,7 +116,50 @@ pub(crate) struct Axis {
     pub(crate) output: usize,
 }
 
+/// Outputs side by side for which the same places of the kernel lie inside the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) outputs: Range<usize>,
+    pub(crate) taps: Range<usize>,
+}
+
 impl Axis {
+    /// The places of the kernel that lie inside the input for output `o`.
+    #[inline(always)]
+    pub(crate) fn taps(&self, o: usize) -> Range<usize> {
+        let at = o * self.stride;
+        // How many places lie before so many elements of the padded input.
+        let before = |end: usize| {
+            let end = end.saturating_sub(at).div_ceil(self.dilation);
+            end.min(self.kernel)
+        };
+        before(self.before)..before(self.before + self.input)
+    }
+
+    /// Cuts `outputs` where the places inside change.
+    pub(crate) fn runs(&self, outputs: Range<usize>) -> impl Iterator<Item = Run> + '_ {
+        let mut next = outputs.start;
+        core::iter::from_fn(move || {
+            let start = next;
+            if start >= outputs.end {
+                return None;
+            }
+            let taps = self.taps(start);
+            next += 1;
+            while next < outputs.end && self.taps(next) == taps {
+                next += 1;
+            }
+            let outputs = start..next;
+            Some(Run { outputs, taps })
+        })
+    }
+
+    /// Where the first place inside is in the input, for the first output of a run.
+    #[inline(always)]
+    pub(crate) fn first(&self, run: &Run) -> usize {
+        // The place is inside: no difference is negative.
+        run.outputs.start * self.stride + run.taps.start * self.dilation - self.before
+    }
     /// The input position at `at` of the padded image, or `None` in the padding.
     #[inline(always)]
     pub(crate) fn inside(&self, at: usize) -> Option<usize> {
@@ -136,6 +181,42 @@ mod tests {
         };
         // (10 + 1 − 3) / 2 + 1, (11 + 2 − 5) / 3 + 1.
         assert_eq!(shape.output(), Ok([2, 5, 3]));
+    }
+
+    #[test]
+    fn runs_cover_each_output_with_the_places_inside() {
+        for (input, kernel, stride, dilation, before, after) in [
+            (7, 3, 1, 1, 1, 1),
+            (8, 3, 2, 1, 1, 1),
+            (9, 7, 2, 1, 3, 3),
+            (5, 3, 1, 3, 4, 5),
+            (1, 4, 1, 2, 9, 9),
+            (2, 1, 3, 1, 5, 5),
+        ] {
+            let shape = ConvShape {
+                strides: [1, stride],
+                dilations: [1, dilation],
+                pads: [0, before, 0, after],
+                ..ConvShape::new([1, 1, input], [1, kernel])
+            };
+            let axis = shape.axis(1).unwrap();
+            let mut next = 0;
+            for run in axis.runs(0..axis.output) {
+                assert_eq!(run.outputs.start, next);
+                next = run.outputs.end;
+                for o in run.outputs.clone() {
+                    for k in 0..kernel {
+                        let inside = axis.inside(o * stride + k * dilation).is_some();
+                        assert_eq!(run.taps.contains(&k), inside, "{axis:?} {o} {k}");
+                    }
+                }
+                if !run.taps.is_empty() {
+                    let place = run.outputs.start * stride + run.taps.start * dilation;
+                    assert_eq!(axis.inside(place), Some(axis.first(&run)));
+                }
+            }
+            assert_eq!(next, axis.output);
+        }
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl RowTerms {
 }
 
 impl Operands<'_> {
+    /// Whether sums need nothing that depends on the row.
+    pub(crate) fn rows_are_alike(&self) -> bool {
+        self.row_terms() == RowTerms::None
+    }
+
     fn row_terms(&self) -> RowTerms {
         let shift = self.b.shift();
         let any_b = match self.zp.b {
@@ -72,11 +77,11 @@ impl Operands<'_> {
 }
 
 /// Per-column data, each array padded to whole chunks and one more.
-struct Columns<'a, A> {
+pub(crate) struct Columns<'a, A> {
     /// What the sums start at.
-    init: &'a [A],
-    scale: &'a [f32],
-    bias: Option<&'a [f32]>,
+    pub(crate) init: &'a [A],
+    pub(crate) scale: &'a [f32],
+    pub(crate) bias: Option<&'a [f32]>,
     /// Zero points of B as it is packed.
     zb: &'a [i32],
 }
@@ -126,13 +131,13 @@ pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
 }
 
 /// Fills the per-column arrays.
-struct SetColumns<'a, 'm, K> {
+pub(crate) struct SetColumns<'a, 'm, K> {
     /// Whether the output needs scales.
-    scaled: bool,
-    operands: &'a Operands<'a>,
-    plan: &'a Plan,
-    mem: &'m mut [Line],
-    kernel: PhantomData<K>,
+    pub(crate) scaled: bool,
+    pub(crate) operands: &'a Operands<'a>,
+    pub(crate) plan: &'a Plan,
+    pub(crate) mem: &'m mut [Line],
+    pub(crate) kernel: PhantomData<K>,
 }
 
 impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
@@ -402,13 +407,13 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 if matches!(self.store.steps, Steps::Sums) {
                     // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and
                     // outputs of this kind are made of i32, as the sums of integers are.
-                    let mut out = unsafe { self.out.sums(tile.clone(), cols.clone()) };
+                    let mut out = unsafe { self.out.sums(tile.clone().into(), cols.clone()) };
                     self.kernel.accumulate(a, b, init, &mut out);
                     continue;
                 }
                 if let (Some(init), true, true) = (init, last, self.store.by_steps()) {
                     // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
-                    let mut out = unsafe { self.out.tile(tile.clone(), cols.clone()) };
+                    let mut out = unsafe { self.out.tile(tile.clone().into(), cols.clone()) };
                     let steps = &self.store.steps;
                     if self.kernel.finish(a, b, init, scaling, steps, &mut out) {
                         continue;
@@ -452,9 +457,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let tile = Tile {
             acc,
             stride,
-            row: tile.start,
+            rows: tile.into(),
             col: cols.start,
-            rows: tile.len(),
             cols: cols.len(),
             scale: scaling.scale,
             bias: scaling.bias,
@@ -470,10 +474,10 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
 /// Stores a tile that belongs to one share alone.
 ///
 /// It enters the door by itself, so that it is compiled once a tier and not once a kernel.
-struct StoreTile<'a, A> {
-    store: &'a Store<'a>,
-    tile: &'a Tile<'a, A>,
-    out: &'a Out<'a>,
+pub(crate) struct StoreTile<'a, A> {
+    pub(crate) store: &'a Store<'a>,
+    pub(crate) tile: &'a Tile<'a, A>,
+    pub(crate) out: &'a Out<'a>,
 }
 
 impl<A: Acc> Task for StoreTile<'_, A> {
@@ -481,11 +485,11 @@ impl<A: Acc> Task for StoreTile<'_, A> {
 
     #[inline(always)]
     fn run<T: Tier>(self, _tier: T) {
-        let (out, row, col) = (self.out, self.tile.row, self.tile.col);
+        let (out, rows, col) = (self.out, self.tile.rows, self.tile.col);
         store_tile(self.store, self.tile, |r, at, bytes| {
             // SAFETY: the tile's part of the output belongs to this share alone, and `store_tile`
             // is done with one part before it asks for the next.
-            unsafe { out.part(row + r, col + at, bytes) }
+            unsafe { out.part(rows.at(r), col + at, bytes) }
         });
     }
 }

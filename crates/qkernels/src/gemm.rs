@@ -2,6 +2,7 @@
 
 use qformat::DType;
 
+use crate::direct::{Direct, DirectPlan};
 use crate::driver::{self, Operands};
 use crate::error::check_shape;
 use crate::isa::Tier;
@@ -156,6 +157,29 @@ impl<'c> Call<'c> {
         let packed = operands.b.elements::<K>()?;
         driver::run::<T, K>(tier, operands, packed, target, plan, mem, threads);
         Ok(())
+    }
+
+    /// Runs it as a convolution that reads its image in place.
+    pub(crate) fn convolve<T: Tier, K: Microkernel + From<T>>(
+        self,
+        tier: T,
+        direct: Direct<'_>,
+        plan: &DirectPlan,
+        mem: &mut [Line],
+    ) -> Result<(), KernelError> {
+        let packed = self.operands.b.elements::<K>()?;
+        let Call {
+            operands,
+            target,
+            threads,
+        } = self;
+        direct.run::<T, K>(tier, &operands, packed, target, plan, mem, threads);
+        Ok(())
+    }
+
+    /// How many threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.count()
     }
 
     fn plan<K: Microkernel>(&self) -> Plan {

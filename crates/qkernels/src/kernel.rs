@@ -101,6 +101,8 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// are multiples of it. Where the rows end early, what stands in place of the missing ones is
     /// any values; their sums are not stored.
     const LHS_ROWS: usize = 1;
+    /// Whether tiles take an A and a panel of several [`Segment`]s.
+    const SEGMENTS: bool = false;
     /// What sums are kept in.
     type Acc: Acc;
     /// A as the instruction reads it. Where this is the caller's own type, rows are read in place.
@@ -177,6 +179,40 @@ pub(crate) const fn lhs_place<K: Microkernel>(r: usize, k: usize, stride: usize)
     (block * stride + group * K::KG) * K::LHS_ROWS + row * K::KG + within
 }
 
+/// A stretch of K: where it starts in each row of A, and in K as B is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Segment {
+    pub(crate) a: usize,
+    pub(crate) b: usize,
+}
+
+/// The stretches of K that a tile sums over, all of one length.
+#[derive(Clone, Copy)]
+pub(crate) struct Segments<'a> {
+    list: &'a [Segment],
+    /// The largest of each start.
+    most: Segment,
+}
+
+impl<'a> Segments<'a> {
+    /// All of K, in one.
+    const WHOLE: Segments<'static> = Segments {
+        list: &[Segment { a: 0, b: 0 }],
+        most: Segment { a: 0, b: 0 },
+    };
+
+    /// At least one.
+    pub(crate) fn new(list: &'a [Segment]) -> Self {
+        assert!(!list.is_empty());
+        let most = list.iter().fold(Segment { a: 0, b: 0 }, |most, s| Segment {
+            a: most.a.max(s.a),
+            b: most.b.max(s.b),
+        });
+        Segments { list, most }
+    }
+}
+
 /// Rows of A, `groups · KG` elements each, `stride` apart; or, with `interleave` of them together,
 /// so many elements for all of these and so many strides apart.
 #[derive(Clone, Copy)]
@@ -187,6 +223,7 @@ pub(crate) struct LhsTile<'a, L> {
     depth: usize,
     interleave: usize,
     shift: bool,
+    segments: Segments<'a>,
 }
 
 impl<'a, L> LhsTile<'a, L> {
@@ -211,6 +248,29 @@ impl<'a, L> LhsTile<'a, L> {
             depth,
             interleave: 1,
             shift: false,
+            segments: Segments::WHOLE,
+        }
+    }
+
+    /// A tile whose rows are `segments`, `depth` elements each.
+    ///
+    /// # Panics
+    ///
+    /// When `data` ends before the tile: a bug in the loop nest.
+    #[inline(always)]
+    pub(crate) fn in_segments(
+        data: &'a [L],
+        rows: usize,
+        stride: usize,
+        segments: Segments<'a>,
+        depth: usize,
+    ) -> Self {
+        assert!(segments.most.a <= data.len());
+        // Every segment ends inside where the last one does.
+        Self::new(&data[segments.most.a..], rows, stride, depth);
+        LhsTile {
+            segments,
+            ..Self::new(data, rows, stride, depth)
         }
     }
 
@@ -407,10 +467,14 @@ pub(crate) struct RawTile<L, R, A = i32, E = A> {
     /// ones: every `LHS_ROWS · a_stride`, `groups · KG · LHS_ROWS` elements.
     pub(crate) a: *const L,
     pub(crate) a_stride: usize,
-    /// Steps of KG in K.
+    /// Steps of KG in K, of each segment.
     pub(crate) groups: usize,
     /// Valid for reads of `groups · KG · width` elements.
     pub(crate) b: *const R,
+    /// So many stretches of K, at least one: what is said of `a` and `b` holds from each start on
+    /// (in elements of a row, and in steps of K). Kernels without segments have one, at zero.
+    pub(crate) segments: *const Segment,
+    pub(crate) segment_count: usize,
     /// What the sums start at: rows `init_stride` apart (0: the same for all), each valid for
     /// reads of `width` elements, and added to it one value a row.
     pub(crate) init: *const A,
@@ -433,6 +497,8 @@ impl<L, R, A, E> RawTile<L, R, A, E> {
             a_stride: self.a_stride,
             groups: self.groups,
             b,
+            segments: self.segments,
+            segment_count: self.segment_count,
             init: self.init,
             init_stride: self.init_stride,
             init_rows: self.init_rows,
@@ -518,13 +584,22 @@ fn check_shapes<K: Microkernel, E>(
             && out.width >= least
             && a.depth.is_multiple_of(K::KG)
             && a.interleave == K::LHS_ROWS
-            && Some(b.data.len()) == a.depth.checked_mul(b.width)
+            && (K::SEGMENTS || a.segments.list.len() == 1 && a.segments.most.a == 0)
     );
+    let depth = a.segments.most.b.checked_add(a.depth);
+    let elements = depth.and_then(|depth| depth.checked_mul(b.width));
+    assert!(if K::SEGMENTS {
+        elements.is_some_and(|n| n <= b.data.len())
+    } else {
+        elements == Some(b.data.len())
+    });
     RawTile {
         a: a.data.as_ptr(),
         a_stride: a.stride,
         groups: a.depth / K::KG,
         b: b.data.as_ptr(),
+        segments: a.segments.list.as_ptr(),
+        segment_count: a.segments.list.len(),
         init,
         init_stride,
         init_rows,

@@ -46,6 +46,7 @@ mod conv;
 mod conv_shape;
 pub mod convert;
 mod depthwise;
+mod direct;
 mod dot;
 mod driver;
 mod dynamic;

@@ -101,49 +101,79 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// A part of the matrix as a tile of bytes.
+    /// Every `step`-th row from one on, and some columns, as a tile of bytes.
     ///
     /// # Safety
     ///
     /// No other reference to these elements is in use.
     #[inline(always)]
-    pub(crate) unsafe fn tile(&self, rows: Range<usize>, cols: Range<usize>) -> TileMut<'a, u8> {
-        assert!(rows.start < rows.end && rows.end <= self.rows);
+    pub(crate) unsafe fn tile(&self, rows: Rows, cols: Range<usize>) -> TileMut<'a, u8> {
+        assert!(rows.fit(self.rows));
         assert!(cols.start < cols.end && cols.end <= self.cols);
         // SAFETY: inside the matrix, as in `part`.
         unsafe {
             let first = self
                 .ptr
-                .add(rows.start * self.stride + cols.start * self.size);
-            TileMut::from_raw(first, self.stride, rows.len(), cols.len() * self.size)
+                .add(rows.first * self.stride + cols.start * self.size);
+            let stride = self.stride * rows.step;
+            TileMut::from_raw(first, stride, rows.count, cols.len() * self.size)
         }
     }
 
-    /// A part of a matrix of sums as a tile.
+    /// The same of a matrix of sums.
     ///
     /// # Safety
     ///
     /// No other reference to these elements is in use, and the elements are sums of this type.
     #[inline(always)]
-    pub(crate) unsafe fn sums<A: Acc>(
-        &self,
-        rows: Range<usize>,
-        cols: Range<usize>,
-    ) -> TileMut<'a, A> {
-        assert!(rows.start < rows.end && rows.end <= self.rows && self.size == size_of::<A>());
+    pub(crate) unsafe fn sums<A: Acc>(&self, rows: Rows, cols: Range<usize>) -> TileMut<'a, A> {
+        assert!(rows.fit(self.rows) && self.size == size_of::<A>());
         assert!(cols.start < cols.end && cols.end <= self.cols);
         // SAFETY: inside the matrix, as in `part`; it was made of elements of this size and
         // alignment.
         unsafe {
             let first = self
                 .ptr
-                .add(rows.start * self.stride + cols.start * self.size);
-            TileMut::from_raw(
-                first.cast(),
-                self.stride / self.size,
-                rows.len(),
-                cols.len(),
-            )
+                .add(rows.first * self.stride + cols.start * self.size);
+            let stride = self.stride / self.size * rows.step;
+            TileMut::from_raw(first.cast(), stride, rows.count, cols.len())
+        }
+    }
+}
+
+/// Rows of an output, the same distance apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) first: usize,
+    pub(crate) step: usize,
+    pub(crate) count: usize,
+}
+
+impl Rows {
+    /// Row `r` of them.
+    #[inline(always)]
+    pub(crate) fn at(&self, r: usize) -> usize {
+        self.first + r * self.step
+    }
+
+    /// Whether there are any, all of them below `rows`.
+    #[inline(always)]
+    fn fit(&self, rows: usize) -> bool {
+        let last = self
+            .count
+            .checked_sub(1)
+            .and_then(|n| n.checked_mul(self.step));
+        last.is_some_and(|n| self.first < rows && n < rows - self.first)
+    }
+}
+
+impl From<Range<usize>> for Rows {
+    #[inline(always)]
+    fn from(rows: Range<usize>) -> Rows {
+        Rows {
+            first: rows.start,
+            step: 1,
+            count: rows.len(),
         }
     }
 }

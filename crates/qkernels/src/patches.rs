@@ -23,19 +23,19 @@ pub enum Image<'a, T> {
 
 /// The patches of an image.
 pub(crate) struct Patches<'a> {
-    data: &'a [u8],
-    dtype: DType,
-    y: Axis,
-    x: Axis,
-    rows: usize,
-    channels: usize,
+    pub(crate) data: &'a [u8],
+    pub(crate) dtype: DType,
+    pub(crate) y: Axis,
+    pub(crate) x: Axis,
+    pub(crate) rows: usize,
+    pub(crate) channels: usize,
     /// Elements from image to image, row to row, pixel to pixel and channel to channel.
-    image: usize,
-    row: usize,
-    pixel: usize,
-    channel: usize,
+    pub(crate) image: usize,
+    pub(crate) row: usize,
+    pub(crate) pixel: usize,
+    pub(crate) channel: usize,
     /// The zero point.
-    padding: u8,
+    pub(crate) padding: u8,
 }
 
 impl<'a> Patches<'a> {

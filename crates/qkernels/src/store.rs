@@ -5,6 +5,7 @@
 
 use crate::epilogue::Residual;
 use crate::kernel::Acc;
+use crate::out::Rows;
 use crate::plan::CHUNK;
 use crate::portable::{f32_to_bf16_bits, f32_to_f16_bits};
 use crate::quantize::ROUND;
@@ -67,10 +68,9 @@ impl Store<'_> {
 pub(crate) struct Tile<'a, A> {
     pub(crate) acc: &'a [A],
     pub(crate) stride: usize,
-    /// First row and first column in the output.
-    pub(crate) row: usize,
+    /// Rows and first column in the output.
+    pub(crate) rows: Rows,
     pub(crate) col: usize,
-    pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) scale: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
@@ -162,7 +162,7 @@ fn each_chunk<'o, A: Acc, const SIZE: usize>(
         let count = CHUNK.min(tile.cols - at);
         let scale = chunk_at(tile.scale, at);
         let bias = tile.bias.map(|b| chunk_at(b, at));
-        for r in 0..tile.rows {
+        for r in 0..tile.rows.count {
             let acc: &[A; CHUNK] = chunk_at(tile.acc, r * tile.stride + at);
             let mut v = [0f32; CHUNK];
             match store.row_scale {
@@ -172,7 +172,7 @@ fn each_chunk<'o, A: Acc, const SIZE: usize>(
                     }
                 }
                 Some(rows) => {
-                    let row = rows[tile.row + r];
+                    let row = rows[tile.rows.at(r)];
                     for j in 0..CHUNK {
                         v[j] = acc[j].to_f32() * (row * scale[j]);
                     }
@@ -184,7 +184,7 @@ fn each_chunk<'o, A: Acc, const SIZE: usize>(
                 }
             }
             if let Some(residual) = &store.residual {
-                residual.add(tile.row + r, tile.col + at, &mut v[..count]);
+                residual.add(tile.rows.at(r), tile.col + at, &mut v[..count]);
             }
             let done = finish(acc, v);
             let out = out(r, at, count * SIZE);

@@ -88,18 +88,22 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
                 *acc = I::add(start, *t.init_rows.add(r));
             }
         }
-        let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.groups / chains {
-            for acc in &mut acc[..chains] {
-                step::<I, X, R, V>(acc, a, t.a_stride, b);
+        for s in 0..t.segment_count {
+            let segment = *t.segments.add(s);
+            let mut a = t.a.add(segment.a);
+            let mut b = t.b.add(segment.b * I::LANES * V);
+            for _ in 0..t.groups / chains {
+                for acc in &mut acc[..chains] {
+                    step::<I, X, R, V>(acc, a, t.a_stride, b);
+                    a = a.add(I::KG);
+                    b = b.add(I::LANES * I::KG * V);
+                }
+            }
+            for _ in 0..t.groups % chains {
+                step::<I, X, R, V>(&mut acc[0], a, t.a_stride, b);
                 a = a.add(I::KG);
                 b = b.add(I::LANES * I::KG * V);
             }
-        }
-        for _ in 0..t.groups % chains {
-            step::<I, X, R, V>(&mut acc[0], a, t.a_stride, b);
-            a = a.add(I::KG);
-            b = b.add(I::LANES * I::KG * V);
         }
         for r in 0..R {
             for v in 0..V {
@@ -197,6 +201,7 @@ macro_rules! kernel {
                 const ROWS: &'static [usize] = &[$($rows),*];
                 const SIGNED_LHS_SHIFT: i32 = $shift;
                 const SHIFTS: bool = $shift != 0;
+                const SEGMENTS: bool = true;
                 type Acc = <$lanes as Lanes>::Acc;
                 type Lhs = <$lanes as Lanes>::Lhs;
                 type Rhs = <$lanes as Lanes>::Rhs;

@@ -466,9 +466,8 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
             let tile = Tile {
                 acc: &self.acc[r * count * block.width..],
                 stride: block.width,
-                row,
+                rows: (row..row + count).into(),
                 col: block.first,
-                rows: count,
                 cols: block.channels,
                 scale: &self.columns.scale[block.first..],
                 bias: self.columns.bias.map(|b| &b[block.first..]),

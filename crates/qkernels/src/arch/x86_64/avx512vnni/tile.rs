@@ -25,6 +25,7 @@ impl Microkernel for Avx512Vnni {
     const SIGNED_LHS_SHIFT: i32 = 128;
     const SHIFTS: bool = true;
     const MASKS: bool = true;
+    const SEGMENTS: bool = true;
     type Acc = i32;
     type Lhs = u8;
     type Rhs = i8;
@@ -365,7 +366,7 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
     finish: F,
 ) {
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
-    // `v < V`, and `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads and stores are
+    // `v < V`, and in each segment `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads and stores are
     // the unaligned ones.
     unsafe {
         const { assert!(R <= 12, "the rows are unrolled by hand") };
@@ -391,19 +392,30 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
                 }
             }
         }
-        let (mut a, mut b) = (t.a, t.b);
-        let before = t.groups.saturating_sub(1);
-        for _ in 0..before / S {
-            for acc in &mut acc {
-                step::<X, R, V>(acc, a, t.a_stride, b);
+        let (mut segment, mut left) = (t.segments, t.segment_count);
+        let (mut a, mut b);
+        loop {
+            a = t.a.add((*segment).a);
+            b = t.b.add((*segment).b * 16 * V);
+            left -= 1;
+            // The last group of all is multiplied while the sums leave.
+            let before = t.groups - usize::from(left == 0 && t.groups > 0);
+            for _ in 0..before / S {
+                for acc in &mut acc {
+                    step::<X, R, V>(acc, a, t.a_stride, b);
+                    a = a.add(4);
+                    b = b.add(64 * V);
+                }
+            }
+            for _ in 0..before % S {
+                step::<X, R, V>(&mut acc[0], a, t.a_stride, b);
                 a = a.add(4);
                 b = b.add(64 * V);
             }
-        }
-        for _ in 0..before % S {
-            step::<X, R, V>(&mut acc[0], a, t.a_stride, b);
-            a = a.add(4);
-            b = b.add(64 * V);
+            if left == 0 {
+                break;
+            }
+            segment = segment.add(1);
         }
         let last = if t.groups > 0 {
             vectors::<V>(b)

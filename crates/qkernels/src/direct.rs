@@ -1,0 +1,457 @@
+//! Direct convolution: tiles read the image where it lies. Nothing is copied, and what lies in the
+//! padding is not multiplied.
+//!
+//! Outputs fall into runs of lines and runs of columns for which the same places of the kernel lie
+//! inside the image: mostly one long run with a short one at each end. All outputs of a pair of runs
+//! read the same stretches of K ([`Segment`]), so a tile of them is a tile of the loop nest whose
+//! depth is in pieces. A row of places is one piece where its pixels follow each other.
+//!
+//! ```text
+//! for a block of lines            its part of the image stays in L2
+//!   for a panel of B
+//!     for an image, a run of lines, a run of columns
+//!       for a tile                along the longer of the two
+//! ```
+//!
+//! What sums start at accounts for zero points as if all places were inside; for the places that are
+//! not, `(shift + Z_x) · Σ w` is added again.
+
+use core::any::TypeId;
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use crate::conv_shape::Run;
+use crate::driver::{Columns, Operands, SetColumns, StoreTile};
+use crate::gemm::Target;
+use crate::isa::{Task, Tier};
+use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, Segment, Segments};
+use crate::kernel::{TileMut, lhs_shift};
+use crate::out::{Out, Rows};
+use crate::pack::Panels;
+use crate::patches::Patches;
+use crate::plan::{CHUNK, Plan, lines, part, split};
+use crate::store::{Steps, Store, Tile};
+use crate::workspace::Line;
+use crate::{Threads, ZeroPoint};
+
+/// Bytes of the image that a block of lines may read, so that they stay in L2 beside a panel of B.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Whether the kernel reads such images in place: bytes as they are, in whole groups.
+fn reads<K: Microkernel>(channels: usize) -> bool {
+    let bytes = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
+    bytes
+        && K::SEGMENTS
+        && K::LHS_ROWS == 1
+        && K::UNSIGNED_LHS_SHIFT == 0
+        && (K::SHIFTS || K::SIGNED_LHS_SHIFT == 0)
+        && channels.is_multiple_of(K::KG)
+}
+
+/// How the work is cut up.
+pub(crate) struct DirectPlan {
+    plan: Plan,
+    parts: (usize, usize),
+    taps: usize,
+    share_lines: usize,
+}
+
+impl DirectPlan {
+    /// The plan for a kernel, `None` where it cannot read in place: `outputs` counts lines in all
+    /// and pixels of one; `taps` are the places of the kernel.
+    pub(crate) fn new<K: Microkernel>(
+        outputs: (usize, usize),
+        taps: usize,
+        channels: usize,
+        n: usize,
+        threads: usize,
+    ) -> Option<DirectPlan> {
+        if !reads::<K>(channels) {
+            return None;
+        }
+        let k = taps.checked_mul(channels)?;
+        let m = outputs.0.checked_mul(outputs.1)?;
+        let plan = Plan::new::<K>(m, n, k, 1);
+        let work = m.saturating_mul(n).saturating_mul(k);
+        let parts = split(outputs.0, n.div_ceil(K::NR), work, threads);
+        let share_lines = lines(tallest::<K>() * plan.acc_stride, size_of::<i32>())
+            .saturating_add(lines(plan.acc_stride, size_of::<i32>()))
+            .saturating_add(lines(taps, size_of::<Segment>()));
+        Some(DirectPlan {
+            plan,
+            parts,
+            taps,
+            share_lines,
+        })
+    }
+
+    /// Lines of scratch that the whole call needs.
+    pub(crate) fn total_lines(&self) -> usize {
+        self.share_lines
+            .saturating_mul(self.parts.0 * self.parts.1)
+            .saturating_add(self.plan.column_lines)
+    }
+}
+
+fn tallest<K: Microkernel>() -> usize {
+    K::ROWS.iter().copied().fold(1, usize::max)
+}
+
+/// What a direct convolution needs beside the operands of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Direct<'a> {
+    pub(crate) image: &'a Patches<'a>,
+    /// `Σ w` over the channels of each place of the kernel, row by row of `stride` columns.
+    pub(crate) tap_sums: &'a [i32],
+    pub(crate) stride: usize,
+}
+
+impl Direct<'_> {
+    /// The plan, where this call can be done directly on the kernel.
+    pub(crate) fn plan<K: Microkernel>(
+        &self,
+        operands: &Operands<'_>,
+        threads: usize,
+    ) -> Option<DirectPlan> {
+        let Patches { y, x, .. } = *self.image;
+        if self.image.channel != 1 || !operands.rows_are_alike() {
+            return None;
+        }
+        let outputs = (self.image.rows / x.output.max(1), x.output);
+        let (taps, n) = (y.kernel * x.kernel, operands.b.n());
+        DirectPlan::new::<K>(outputs, taps, self.image.channels, n, threads)
+    }
+
+    /// Runs it; `mem` holds the plan's lines.
+    pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
+        self,
+        tier: T,
+        operands: &Operands<'_>,
+        packed: &[K::Rhs],
+        target: Target<'_>,
+        plan: &DirectPlan,
+        mem: &mut [Line],
+        threads: Threads<'_>,
+    ) {
+        if plan.plan.m == 0 || plan.plan.n == 0 {
+            return;
+        }
+        let (columns, shares) = mem.split_at_mut(plan.plan.column_lines);
+        let columns = tier.enter(SetColumns::<K> {
+            scaled: !matches!(target.steps, Steps::Sums),
+            operands,
+            plan: &plan.plan,
+            mem: columns,
+            kernel: PhantomData,
+        });
+        let store = Store {
+            steps: target.steps,
+            row_scale: operands.epilogue.row_scale,
+            residual: operands.epilogue.residual,
+        };
+        let signed = self.image.dtype.is_signed();
+        let shift = if signed { lhs_shift::<K, i8>() } else { 0 };
+        let zero_point = match operands.zp.a {
+            ZeroPoint::Tensor(z) => z,
+            ZeroPoint::Vector(_) => 0,
+        };
+        let lines = self.image.rows / self.image.x.output;
+        let count = plan.parts.0 * plan.parts.1;
+        threads.for_each(count, shares, plan.share_lines, &|index, mem| {
+            let (row, col) = (index / plan.parts.1, index % plan.parts.1);
+            let panels = Panels::new::<K>(plan.plan.n).count();
+            // Shares are disjoint: no two have both a line and a panel in common.
+            tier.enter(Share::<K> {
+                direct: self,
+                plan,
+                packed,
+                columns: &columns,
+                store: &store,
+                out: target.out,
+                shift: shift != 0,
+                factor: shift.wrapping_add(zero_point),
+                lines: part(lines, plan.parts.0, row),
+                panels: part(panels, plan.parts.1, col),
+                mem,
+                kernel: K::from(tier),
+            });
+        });
+    }
+}
+
+/// One share of the output: lines of all images, and panels.
+struct Share<'a, K: Microkernel> {
+    direct: Direct<'a>,
+    plan: &'a DirectPlan,
+    packed: &'a [K::Rhs],
+    columns: &'a Columns<'a, K::Acc>,
+    store: &'a Store<'a>,
+    out: Out<'a>,
+    shift: bool,
+    /// Times `Σ w`: what the padding has in the sums of the columns.
+    factor: i32,
+    lines: Range<usize>,
+    panels: Range<usize>,
+    mem: &'a mut [Line],
+    kernel: K,
+}
+
+/// The scratch of a share.
+struct Scratch<'a, A> {
+    acc: &'a mut [A],
+    init: &'a mut [A],
+    segments: &'a mut [Segment],
+}
+
+/// A panel of B and its columns.
+struct Panel<'a, R> {
+    b: RhsPanel<'a, R>,
+    cols: Range<usize>,
+}
+
+impl<K: Microkernel> Task for Share<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<T: Tier>(mut self, tier: T) {
+        let Patches { y, row, .. } = *self.direct.image;
+        let plan = &self.plan.plan;
+        let (acc, mem) = core::mem::take(&mut self.mem)
+            .split_at_mut(lines(tallest::<K>() * plan.acc_stride, size_of::<i32>()));
+        let (init, mem) = mem.split_at_mut(lines(plan.acc_stride, size_of::<i32>()));
+        let mut scratch = Scratch {
+            acc: bytemuck::cast_slice_mut(acc),
+            init: bytemuck::cast_slice_mut(init),
+            segments: &mut bytemuck::cast_slice_mut(mem)[..self.plan.taps],
+        };
+        let panels = Panels::new::<K>(plan.n);
+        let bytes = row.saturating_mul(y.stride).max(1);
+        let block = (BLOCK_BYTES / bytes).max(1);
+        for start in self.lines.clone().step_by(block) {
+            let block = start..self.lines.end.min(start + block);
+            for p in self.panels.clone() {
+                let (cols, width) = (panels.cols(p), panels.width(p));
+                let b = &self.packed[cols.start * plan.depth..][..plan.depth * width];
+                let b = RhsPanel::new(b, width);
+                let panel = Panel { b, cols };
+                let mut next = block.start;
+                while next < block.end {
+                    let (image, oy) = (next / y.output, next % y.output);
+                    let until = y.output.min(oy + block.end - next);
+                    self.image(tier, image, oy..until, &panel, &mut scratch);
+                    next += until - oy;
+                }
+            }
+        }
+    }
+}
+
+impl<K: Microkernel> Share<'_, K> {
+    /// Lines of one image against a panel.
+    #[inline(always)]
+    fn image<T: Tier>(
+        &self,
+        tier: T,
+        image: usize,
+        lines: Range<usize>,
+        panel: &Panel<'_, K::Rhs>,
+        scratch: &mut Scratch<'_, K::Acc>,
+    ) {
+        let Patches { y, x, .. } = *self.direct.image;
+        for ys in y.runs(lines) {
+            for xs in x.runs(0..x.output) {
+                self.runs(tier, image, &ys, &xs, panel, scratch);
+            }
+        }
+    }
+
+    /// All outputs of a run of lines and a run of columns.
+    #[inline(always)]
+    fn runs<T: Tier>(
+        &self,
+        tier: T,
+        image: usize,
+        ys: &Run,
+        xs: &Run,
+        panel: &Panel<'_, K::Rhs>,
+        scratch: &mut Scratch<'_, K::Acc>,
+    ) {
+        let Patches {
+            y, x, row, pixel, ..
+        } = *self.direct.image;
+        let data: &[K::Lhs] = bytemuck::cast_slice(self.direct.image.data);
+        let (count, depth) = self.set_segments(ys, xs, scratch.segments);
+        self.set_init(ys, xs, &panel.cols, panel.b.width(), scratch.init);
+        let first = if count == 0 {
+            0
+        } else {
+            image * self.direct.image.image + y.first(ys) * row + x.first(xs) * pixel
+        };
+        // Along lines or along columns: steps from output to output in the image and in the result.
+        let (outer, inner) = if xs.outputs.len() >= ys.outputs.len() {
+            ((ys, y, row, x.output), (xs, x, pixel, 1))
+        } else {
+            ((xs, x, pixel, 1), (ys, y, row, x.output))
+        };
+        let out = (image * y.output + ys.outputs.start) * x.output + xs.outputs.start;
+        let height = K::ROWS[panel.b.width() / K::UNIT - 1];
+        let length = inner.0.outputs.len();
+        let tiles = length.div_ceil(height);
+        let stride = inner.1.stride * inner.2;
+        for o in 0..outer.0.outputs.len() {
+            let from = first + o * outer.1.stride * outer.2;
+            let to = out + o * outer.3;
+            for t in 0..tiles {
+                let part = part(length, tiles, t);
+                let a = if count == 0 {
+                    // Nothing but padding.
+                    LhsTile::new(&data[..0], part.len(), 0, 0)
+                } else {
+                    LhsTile::in_segments(
+                        &data[from + part.start * stride..],
+                        part.len(),
+                        stride,
+                        Segments::new(&scratch.segments[..count]),
+                        depth,
+                    )
+                };
+                let rows = Rows {
+                    first: to + part.start * inner.3,
+                    step: inner.3,
+                    count: part.len(),
+                };
+                self.tile(
+                    tier,
+                    a.with_shift(self.shift),
+                    rows,
+                    panel,
+                    scratch.init,
+                    scratch.acc,
+                );
+            }
+        }
+    }
+
+    /// Where K lies for the places inside; how many stretches, and how long each of them.
+    #[inline(always)]
+    fn set_segments(&self, ys: &Run, xs: &Run, to: &mut [Segment]) -> (usize, usize) {
+        let Patches {
+            y,
+            x,
+            row,
+            pixel,
+            channels,
+            ..
+        } = *self.direct.image;
+        if ys.taps.is_empty() || xs.taps.is_empty() {
+            return (0, 0);
+        }
+        let joined = pixel == channels && x.dilation == 1;
+        let (each, length) = if joined {
+            (1, xs.taps.len() * channels)
+        } else {
+            (xs.taps.len(), channels)
+        };
+        let places = ys
+            .taps
+            .clone()
+            .flat_map(|ky| xs.taps.clone().take(each).map(move |kx| (ky, kx)));
+        let mut count = 0;
+        for (to, (ky, kx)) in to.iter_mut().zip(places) {
+            *to = Segment {
+                a: (ky - ys.taps.start) * y.dilation * row
+                    + (kx - xs.taps.start) * x.dilation * pixel,
+                b: (ky * x.kernel + kx) * channels,
+            };
+            count += 1;
+        }
+        (count, length)
+    }
+
+    /// What the sums of a panel start at.
+    #[inline(always)]
+    fn set_init(&self, ys: &Run, xs: &Run, cols: &Range<usize>, width: usize, to: &mut [K::Acc]) {
+        let Patches { y, x, .. } = *self.direct.image;
+        let to = &mut to[..width];
+        to.copy_from_slice(&self.columns.init[cols.start..][..width]);
+        let whole = ys.taps.len() == y.kernel && xs.taps.len() == x.kernel;
+        if whole || self.factor == 0 {
+            return;
+        }
+        for ky in 0..y.kernel {
+            for kx in 0..x.kernel {
+                if ys.taps.contains(&ky) && xs.taps.contains(&kx) {
+                    continue;
+                }
+                let at = (ky * x.kernel + kx) * self.direct.stride + cols.start;
+                for (to, sum) in to.iter_mut().zip(&self.direct.tap_sums[at..][..width]) {
+                    *to = to.plus(sum.wrapping_mul(self.factor));
+                }
+            }
+        }
+    }
+
+    /// One tile, and its epilogue.
+    #[inline(always)]
+    fn tile<T: Tier>(
+        &self,
+        tier: T,
+        a: LhsTile<'_, K::Lhs>,
+        rows: Rows,
+        panel: &Panel<'_, K::Rhs>,
+        init: &[K::Acc],
+        acc: &mut [K::Acc],
+    ) {
+        let Panel { b, ref cols } = *panel;
+        let init = Init {
+            cols: &init[..b.width()],
+            rows: None,
+        };
+        let scaling = Scaling {
+            scale: &self.columns.scale[cols.start..],
+            bias: self.columns.bias.map(|bias| &bias[cols.start..]),
+        };
+        if b.width() == cols.len() || K::MASKS {
+            if matches!(self.store.steps, Steps::Sums) {
+                // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and
+                // outputs of this kind are made of i32, as the sums of integers are.
+                let mut out = unsafe { self.out.sums(rows, cols.clone()) };
+                self.kernel.accumulate(a, b, Some(init), &mut out);
+                return;
+            }
+            if self.store.by_steps() {
+                // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
+                let mut out = unsafe { self.out.tile(rows, cols.clone()) };
+                if self
+                    .kernel
+                    .finish(a, b, init, scaling, &self.store.steps, &mut out)
+                {
+                    return;
+                }
+            }
+        }
+        let stride = self.plan.plan.acc_stride;
+        let acc = &mut acc[..rows.count * stride];
+        let mut sums = TileMut::new(acc, stride, rows.count, stride);
+        self.kernel.accumulate(a, b, Some(init), &mut sums);
+        let tile = Tile {
+            acc,
+            stride,
+            rows,
+            col: cols.start,
+            cols: cols.len(),
+            scale: scaling.scale,
+            bias: scaling.bias,
+        };
+        tier.enter(StoreTile {
+            store: self.store,
+            tile: &tile,
+            out: &self.out,
+        });
+    }
+}
+
+/// Columns of a row of sums of taps: whole chunks, and one more, as all data of columns.
+pub(crate) fn tap_stride(n: usize) -> usize {
+    n.div_ceil(CHUNK).saturating_add(2).saturating_mul(CHUNK)
+}
