@@ -123,6 +123,10 @@ impl Direct<'_> {
     }
 
     /// Runs it; `mem` holds the plan's lines.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "as the loop nest, and what is direct"
+    )]
     pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
         self,
         tier: T,

@@ -62,7 +62,14 @@ pub(super) fn any_shape() -> impl Strategy<Value = ConvShape> {
 pub(super) fn any_case() -> impl Strategy<Value = Case> {
     (
         any_shape(),
-        (1usize..=3, 1usize..=9, 1usize..=20, 0usize..3, any::<u64>()),
+        (
+            1usize..=3,
+            // Whole groups are read in place.
+            prop_oneof![1usize..=9, (1usize..=5).prop_map(|groups| 4 * groups)],
+            1usize..=20,
+            0usize..3,
+            any::<u64>(),
+        ),
         (any::<[bool; 5]>(), 0u8..3, 0u8..3, 0u8..4),
     )
         .prop_map(
