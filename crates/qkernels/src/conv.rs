@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use crate::direct::{Direct, DirectPlan, tap_stride};
+use crate::direct::{Direct, DirectPlan};
 use crate::error::check_shape;
 use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
@@ -35,7 +35,7 @@ pub struct PackedConv {
     channels: usize,
     /// One a group.
     groups: Vec<PackedB>,
-    /// `Σ w` over the channels of each place, of each group: rows of `tap_stride(each)` columns.
+    /// `Σ w` over the channels: for each group and place of the kernel, one for each output.
     tap_sums: Vec<i32>,
 }
 
@@ -96,7 +96,7 @@ impl PackedConv {
         };
         let weights = ordered.as_deref().unwrap_or(weights);
         let each = outputs / groups;
-        let groups_count = groups;
+        let tap_sums = sum_taps(weights, [groups, each, taps, channels])?;
         let packed = (0..groups).map(|g| {
             let filters = &weights[g * each * depth..][..each * depth];
             let filters = MatRef::new(filters, each, depth)?;
@@ -107,7 +107,7 @@ impl PackedConv {
             kernel: [height, width],
             channels,
             groups,
-            tap_sums: sum_taps(weights, [groups_count, each, taps, channels])?,
+            tap_sums,
         })
     }
 
@@ -147,12 +147,13 @@ impl PackedConv {
         let Source::Gather(gather) = call.operands.a else {
             return None;
         };
-        let stride = tap_stride(self.each());
-        let size = self.kernel[0] * self.kernel[1] * stride;
+        if self.channels == 0 {
+            return None;
+        }
+        let size = self.kernel[0] * self.kernel[1] * self.each();
         Some(Direct {
             image: gather.patches()?,
             tap_sums: &self.tap_sums[g * size..][..size],
-            stride,
         })
     }
 
@@ -337,24 +338,28 @@ fn of_columns<'a>(epilogue: &Epilogue<'a>, cols: core::ops::Range<usize>) -> Epi
     }
 }
 
-/// `Σ w` over channels: weights in the order of groups, outputs, places, channels.
+/// `Σ w` over channels, by groups, places and outputs: weights in the order of groups, outputs,
+/// places, channels. Without channels there are none.
 fn sum_taps(weights: &[i8], shape: [usize; 4]) -> Result<Vec<i32>, KernelError> {
     let [groups, each, taps, channels] = shape;
-    let stride = tap_stride(each);
-    let size = taps.saturating_mul(stride);
+    if channels == 0 {
+        return Ok(Vec::new());
+    }
+    // No more than there are weights, so the product does not overflow.
+    let size = taps * each;
     let too_large = KernelError::TooLarge {
-        rows: groups.saturating_mul(taps),
-        row_stride: stride,
+        rows: groups * taps,
+        row_stride: each,
     };
-    let mut sums = crate::pack::zeroed::<i32>(groups.saturating_mul(size)).ok_or(too_large)?;
-    let filters = weights.chunks_exact((taps * channels).max(1));
-    for (i, filter) in filters.enumerate() {
-        let (group, j) = (i / each, i % each);
-        for (tap, channels) in filter.chunks_exact(channels.max(1)).enumerate() {
-            sums[group * size + tap * stride + j] = channels
-                .iter()
-                .fold(0i32, |sum, &w| sum.wrapping_add(w.into()));
-        }
+    let mut sums = crate::pack::zeroed::<i32>(groups * size).ok_or(too_large)?;
+    let places = weights.chunks_exact(channels).map(|channels| {
+        channels
+            .iter()
+            .fold(0i32, |sum, &w| sum.wrapping_add(w.into()))
+    });
+    for (i, sum) in places.enumerate() {
+        let (filter, tap) = (i / taps, i % taps);
+        sums[filter / each * size + tap * each + filter % each] = sum;
     }
     Ok(sums)
 }

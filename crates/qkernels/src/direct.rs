@@ -21,7 +21,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::conv_shape::Run;
-use crate::driver::{Columns, Operands, SetColumns, StoreTile};
+use crate::driver::{Columns, Operands, SetColumns, Sink};
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, Segment, Segments};
@@ -29,8 +29,8 @@ use crate::kernel::{TileMut, lhs_shift};
 use crate::out::{Out, Rows};
 use crate::pack::Panels;
 use crate::patches::Patches;
-use crate::plan::{CHUNK, Plan, lines, part, split};
-use crate::store::{Steps, Store, Tile};
+use crate::plan::{Plan, lines, part, split, tallest};
+use crate::store::{Steps, Store};
 use crate::workspace::Line;
 use crate::{Threads, ZeroPoint};
 
@@ -93,17 +93,12 @@ impl DirectPlan {
     }
 }
 
-fn tallest<K: Microkernel>() -> usize {
-    K::ROWS.iter().copied().fold(1, usize::max)
-}
-
 /// What a direct convolution needs beside the operands of a product.
 #[derive(Clone, Copy)]
 pub(crate) struct Direct<'a> {
     pub(crate) image: &'a Patches<'a>,
-    /// `Σ w` over the channels of each place of the kernel, row by row of `stride` columns.
+    /// `Σ w` over the channels: for each place of the kernel, one for each column.
     pub(crate) tap_sums: &'a [i32],
-    pub(crate) stride: usize,
 }
 
 impl Direct<'_> {
@@ -218,6 +213,12 @@ impl<K: Microkernel> Task for Share<'_, K> {
 
     #[inline(always)]
     fn run<T: Tier>(mut self, tier: T) {
+        let sink = Sink {
+            tier,
+            kernel: self.kernel,
+            store: self.store,
+            out: self.out,
+        };
         let Patches { y, row, .. } = *self.direct.image;
         let plan = &self.plan.plan;
         let (acc, mem) = core::mem::take(&mut self.mem)
@@ -242,7 +243,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
                 while next < block.end {
                     let (image, oy) = (next / y.output, next % y.output);
                     let until = y.output.min(oy + block.end - next);
-                    self.image(tier, image, oy..until, &panel, &mut scratch);
+                    self.image(&sink, image, oy..until, &panel, &mut scratch);
                     next += until - oy;
                 }
             }
@@ -255,7 +256,7 @@ impl<K: Microkernel> Share<'_, K> {
     #[inline(always)]
     fn image<T: Tier>(
         &self,
-        tier: T,
+        sink: &Sink<'_, T, K>,
         image: usize,
         lines: Range<usize>,
         panel: &Panel<'_, K::Rhs>,
@@ -264,7 +265,7 @@ impl<K: Microkernel> Share<'_, K> {
         let Patches { y, x, .. } = *self.direct.image;
         for ys in y.runs(lines) {
             for xs in x.runs(0..x.output) {
-                self.runs(tier, image, &ys, &xs, panel, scratch);
+                self.runs(sink, image, &ys, &xs, panel, scratch);
             }
         }
     }
@@ -273,7 +274,7 @@ impl<K: Microkernel> Share<'_, K> {
     #[inline(always)]
     fn runs<T: Tier>(
         &self,
-        tier: T,
+        sink: &Sink<'_, T, K>,
         image: usize,
         ys: &Run,
         xs: &Run,
@@ -284,12 +285,19 @@ impl<K: Microkernel> Share<'_, K> {
             y, x, row, pixel, ..
         } = *self.direct.image;
         let data: &[K::Lhs] = bytemuck::cast_slice(self.direct.image.data);
-        let (count, depth) = self.set_segments(ys, xs, scratch.segments);
-        self.set_init(ys, xs, &panel.cols, panel.b.width(), scratch.init);
-        let first = if count == 0 {
-            0
-        } else {
+        let Scratch {
+            acc,
+            init,
+            segments,
+        } = scratch;
+        let (count, depth) = self.set_segments(ys, xs, segments);
+        // None: nothing but padding.
+        let segments = (count > 0).then(|| Segments::new(&segments[..count]));
+        self.set_init(ys, xs, &panel.cols, panel.b.width(), init);
+        let first = if segments.is_some() {
             image * self.direct.image.image + y.first(ys) * row + x.first(xs) * pixel
+        } else {
+            0
         };
         // Along lines or along columns: steps from output to output in the image and in the result.
         let (outer, inner) = if xs.outputs.len() >= ys.outputs.len() {
@@ -307,31 +315,19 @@ impl<K: Microkernel> Share<'_, K> {
             let to = out + o * outer.3;
             for t in 0..tiles {
                 let part = part(length, tiles, t);
-                let a = if count == 0 {
-                    // Nothing but padding.
-                    LhsTile::new(&data[..0], part.len(), 0, 0)
-                } else {
-                    LhsTile::in_segments(
-                        &data[from + part.start * stride..],
-                        part.len(),
-                        stride,
-                        Segments::new(&scratch.segments[..count]),
-                        depth,
-                    )
+                let a = match segments {
+                    Some(segments) => {
+                        let data = &data[from + part.start * stride..];
+                        LhsTile::in_segments(data, part.len(), stride, segments, depth)
+                    }
+                    None => LhsTile::new(&data[..0], part.len(), 0, 0),
                 };
                 let rows = Rows {
                     first: to + part.start * inner.3,
                     step: inner.3,
                     count: part.len(),
                 };
-                self.tile(
-                    tier,
-                    a.with_shift(self.shift),
-                    rows,
-                    panel,
-                    scratch.init,
-                    scratch.acc,
-                );
+                self.tile(sink, a.with_shift(self.shift), rows, panel, init, acc);
             }
         }
     }
@@ -387,8 +383,9 @@ impl<K: Microkernel> Share<'_, K> {
                 if ys.taps.contains(&ky) && xs.taps.contains(&kx) {
                     continue;
                 }
-                let at = (ky * x.kernel + kx) * self.direct.stride + cols.start;
-                for (to, sum) in to.iter_mut().zip(&self.direct.tap_sums[at..][..width]) {
+                let at = (ky * x.kernel + kx) * self.plan.plan.n + cols.start;
+                // Columns that only pad the panel need none.
+                for (to, sum) in to.iter_mut().zip(&self.direct.tap_sums[at..][..cols.len()]) {
                     *to = to.plus(sum.wrapping_mul(self.factor));
                 }
             }
@@ -399,7 +396,7 @@ impl<K: Microkernel> Share<'_, K> {
     #[inline(always)]
     fn tile<T: Tier>(
         &self,
-        tier: T,
+        sink: &Sink<'_, T, K>,
         a: LhsTile<'_, K::Lhs>,
         rows: Rows,
         panel: &Panel<'_, K::Rhs>,
@@ -415,47 +412,14 @@ impl<K: Microkernel> Share<'_, K> {
             scale: &self.columns.scale[cols.start..],
             bias: self.columns.bias.map(|bias| &bias[cols.start..]),
         };
-        if b.width() == cols.len() || K::MASKS {
-            if matches!(self.store.steps, Steps::Sums) {
-                // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and
-                // outputs of this kind are made of i32, as the sums of integers are.
-                let mut out = unsafe { self.out.sums(rows, cols.clone()) };
-                self.kernel.accumulate(a, b, Some(init), &mut out);
-                return;
-            }
-            if self.store.by_steps() {
-                // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
-                let mut out = unsafe { self.out.tile(rows, cols.clone()) };
-                if self
-                    .kernel
-                    .finish(a, b, init, scaling, &self.store.steps, &mut out)
-                {
-                    return;
-                }
-            }
+        let whole = b.width() == cols.len() || K::MASKS;
+        if whole && sink.straight((a, b), Some(init), true, scaling, rows, cols) {
+            return;
         }
         let stride = self.plan.plan.acc_stride;
         let acc = &mut acc[..rows.count * stride];
         let mut sums = TileMut::new(acc, stride, rows.count, stride);
-        self.kernel.accumulate(a, b, Some(init), &mut sums);
-        let tile = Tile {
-            acc,
-            stride,
-            rows,
-            col: cols.start,
-            cols: cols.len(),
-            scale: scaling.scale,
-            bias: scaling.bias,
-        };
-        tier.enter(StoreTile {
-            store: self.store,
-            tile: &tile,
-            out: &self.out,
-        });
+        sink.kernel.accumulate(a, b, Some(init), &mut sums);
+        sink.store(acc, stride, rows, cols, scaling);
     }
-}
-
-/// Columns of a row of sums of taps: whole chunks, and one more, as all data of columns.
-pub(crate) fn tap_stride(n: usize) -> usize {
-    n.div_ceil(CHUNK).saturating_add(2).saturating_mul(CHUNK)
 }

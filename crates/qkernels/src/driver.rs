@@ -18,7 +18,7 @@ use core::ops::Range;
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, TileMut};
-use crate::out::Out;
+use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, Plan};
 use crate::source::{Copy, Source};
@@ -244,8 +244,12 @@ impl<K: Microkernel> Task for Share<'_, K> {
             operands: self.operands,
             packed: self.packed,
             columns: self.columns,
-            store: self.store,
-            out: self.out,
+            sink: Sink {
+                tier,
+                kernel: self.kernel,
+                store: self.store,
+                out: self.out,
+            },
             row_terms: self.operands.row_terms(),
             in_place: self.operands.a.in_place::<K>(plan),
             shift: self.operands.a.shift::<K>() != 0,
@@ -272,8 +276,7 @@ struct Nest<'a, T, K: Microkernel> {
     operands: &'a Operands<'a>,
     packed: &'a [K::Rhs],
     columns: &'a Columns<'a, K::Acc>,
-    store: &'a Store<'a>,
-    out: Out<'a>,
+    sink: Sink<'a, T, K>,
     row_terms: RowTerms,
     /// A as the caller holds it with its row stride, if the kernel can read that.
     in_place: Option<(&'a [K::Lhs], usize)>,
@@ -374,6 +377,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             bias: columns.bias.map(|b| &b[cols.start..]),
         };
         let height = K::ROWS[width / K::UNIT - 1];
+        let sink = self.sink;
 
         for start in rows.clone().step_by(height) {
             let tile = start..rows.end.min(start + height);
@@ -403,22 +407,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 rows: (self.row_terms == RowTerms::Add)
                     .then(|| bytemuck::cast_slice(&self.v[first..][..count])),
             });
-            if whole {
-                if matches!(self.store.steps, Steps::Sums) {
-                    // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and
-                    // outputs of this kind are made of i32, as the sums of integers are.
-                    let mut out = unsafe { self.out.sums(tile.clone().into(), cols.clone()) };
-                    self.kernel.accumulate(a, b, init, &mut out);
-                    continue;
-                }
-                if let (Some(init), true, true) = (init, last, self.store.by_steps()) {
-                    // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
-                    let mut out = unsafe { self.out.tile(tile.clone().into(), cols.clone()) };
-                    let steps = &self.store.steps;
-                    if self.kernel.finish(a, b, init, scaling, steps, &mut out) {
-                        continue;
-                    }
-                }
+            if whole && sink.straight((a, b), init, last, scaling, tile.clone().into(), &cols) {
+                continue;
             }
             let stride = self.plan.acc_stride;
             let at = if cut { first * stride } else { 0 };
@@ -453,11 +443,64 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 }
             }
         }
-        let out = &self.out;
+        self.sink.store(acc, stride, tile.into(), &cols, scaling);
+    }
+}
+
+/// What multiplies tiles, and where they go.
+#[derive(Clone, Copy)]
+pub(crate) struct Sink<'a, T, K> {
+    pub(crate) tier: T,
+    pub(crate) kernel: K,
+    pub(crate) store: &'a Store<'a>,
+    pub(crate) out: Out<'a>,
+}
+
+impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
+    /// Multiplies a tile whose sums need nothing that depends on the row straight into the output;
+    /// `false`, and nothing done, where sums have to go through memory. `last`: no more of K follows.
+    ///
+    /// The tile belongs to the caller's share alone.
+    #[inline(always)]
+    pub(crate) fn straight(
+        &self,
+        (a, b): (LhsTile<'_, K::Lhs>, RhsPanel<'_, K::Rhs>),
+        init: Option<Init<'_, K::Acc>>,
+        last: bool,
+        scaling: Scaling<'_>,
+        rows: Rows,
+        cols: &Range<usize>,
+    ) -> bool {
+        if matches!(self.store.steps, Steps::Sums) {
+            // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and outputs of
+            // this kind are made of i32, as the sums of integers are.
+            let mut out = unsafe { self.out.sums(rows, cols.clone()) };
+            self.kernel.accumulate(a, b, init, &mut out);
+            return true;
+        }
+        let (Some(init), true, true) = (init, last, self.store.by_steps()) else {
+            return false;
+        };
+        // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.
+        let mut out = unsafe { self.out.tile(rows, cols.clone()) };
+        let steps = &self.store.steps;
+        self.kernel.finish(a, b, init, scaling, steps, &mut out)
+    }
+
+    /// The epilogue of sums in memory, rows `stride` apart.
+    #[inline(always)]
+    pub(crate) fn store(
+        &self,
+        acc: &[K::Acc],
+        stride: usize,
+        rows: Rows,
+        cols: &Range<usize>,
+        scaling: Scaling<'_>,
+    ) {
         let tile = Tile {
             acc,
             stride,
-            rows: tile.into(),
+            rows,
             col: cols.start,
             cols: cols.len(),
             scale: scaling.scale,
@@ -466,7 +509,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         self.tier.enter(StoreTile {
             store: self.store,
             tile: &tile,
-            out,
+            out: &self.out,
         });
     }
 }
@@ -474,10 +517,10 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
 /// Stores a tile that belongs to one share alone.
 ///
 /// It enters the door by itself, so that it is compiled once a tier and not once a kernel.
-pub(crate) struct StoreTile<'a, A> {
-    pub(crate) store: &'a Store<'a>,
-    pub(crate) tile: &'a Tile<'a, A>,
-    pub(crate) out: &'a Out<'a>,
+struct StoreTile<'a, A> {
+    store: &'a Store<'a>,
+    tile: &'a Tile<'a, A>,
+    out: &'a Out<'a>,
 }
 
 impl<A: Acc> Task for StoreTile<'_, A> {

@@ -25,6 +25,11 @@ const UNPACK_ROWS: usize = 24;
 /// some microseconds.
 const SHARE_WORK: usize = 1 << 21;
 
+/// Rows of the highest tile.
+pub(crate) fn tallest<K: Microkernel>() -> usize {
+    K::ROWS.iter().copied().fold(1, usize::max)
+}
+
 /// How a product is cut up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
@@ -77,7 +82,7 @@ impl Plan {
             threads,
         );
         let share_rows = if parts.0 == 1 { m } else { m.div_ceil(parts.0) };
-        let tallest = K::ROWS.iter().copied().fold(1, usize::max);
+        let tallest = tallest::<K>();
 
         // Rows start a cache line apart from a multiple of 4 KiB, or a tile's rows would all
         // compete for one set of L1.

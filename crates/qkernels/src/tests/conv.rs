@@ -113,6 +113,40 @@ fn shares_on_pools_of_any_size_equal_scalar_code() {
 }
 
 #[test]
+fn images_without_channels_give_the_bias() {
+    let shape = ConvShape {
+        pads: [1; 4],
+        ..ConvShape::new([1, 5, 5], [3, 3])
+    };
+    for isa in Isa::available() {
+        let packed = PackedConv::pack(isa, &[], [2, 0, 3, 3], FilterLayout::Oihw, 1).unwrap();
+        for stride in [0, 3] {
+            let x: Vec<u8> = alloc::vec![7; 24 * stride];
+            let x = MatRef::with_stride(&x, 25, 0, stride).unwrap();
+            let mut out = [0; 50];
+            conv2d(
+                Image::ChannelsLast(x),
+                &shape,
+                &packed,
+                ZeroPoints::default(),
+                &Epilogue {
+                    bias: Some(&[3, -4]),
+                    ..Epilogue::default()
+                },
+                OutMut::I32(MatMut::new(&mut out, 25, 2).unwrap()),
+                &mut Workspace::new(),
+                Threads::Single,
+            )
+            .unwrap();
+            assert!(
+                out.as_chunks().0.iter().all(|pixel| *pixel == [3, -4]),
+                "{isa}"
+            );
+        }
+    }
+}
+
+#[test]
 fn arguments_that_do_not_fit_are_refused() {
     let isa = Isa::detect();
     // No output can be cut into any number of groups; memory is not asked for each of them.
