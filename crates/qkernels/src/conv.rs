@@ -1,10 +1,11 @@
-//! Convolution as a product without the matrix of patches: the image is read in place
-//! (`direct.rs`), or, where a kernel cannot do that, rows of A are gathered from it when they are
-//! needed.
+//! Convolution as a product without the matrix of patches: the image is read in place, or a block of
+//! its lines from a copy with their padding (`direct.rs`); where a kernel cannot do that, rows of A
+//! are gathered from it when they are needed.
 
 use alloc::vec::Vec;
 
-use crate::direct::{Direct, DirectPlan};
+use crate::conv_shape::Axis;
+use crate::direct::{self, Direct, DirectPlan, Places};
 use crate::error::check_shape;
 use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
@@ -18,6 +19,10 @@ use crate::{
     Arithmetic, ConvShape, Epilogue, Isa, KernelError, Layout, Lhs, MatRef, OutMut, PackedB,
     Residual, Scale, Threads, Workspace, ZeroPoint, ZeroPoints,
 };
+
+/// The deepest sums for which rows of places are padded: with padding and all, they stay far below
+/// what i32 holds.
+const MAX_PADDED: usize = 8192;
 
 /// In which order the weights of a convolution lie in memory, without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,9 @@ pub enum FilterLayout {
 pub struct PackedConv {
     kernel: [usize; 2],
     channels: usize,
+    /// Elements of a row of places as they are packed: where kernels read images as they are, whole
+    /// groups, the rest of them zeros.
+    taps_row: usize,
     /// One a group.
     groups: Vec<PackedB>,
     /// `Σ w` over the channels: for each group and place of the kernel, one for each output.
@@ -76,15 +84,21 @@ impl PackedConv {
             _ => (usize::MAX, usize::MAX),
         };
         crate::error::check_len("weights", weights.len(), expected)?;
-        let taps = height.saturating_mul(width);
+        let (taps, row) = (height.saturating_mul(width), width.saturating_mul(channels));
+        let taps_row = if height > 1 && depth <= MAX_PADDED {
+            row.next_multiple_of(with_kernel(isa, Arithmetic::Int8, direct::Group))
+        } else {
+            row
+        };
+        let too_large = KernelError::TooLarge {
+            rows: outputs,
+            row_stride: depth,
+        };
         let ordered = match layout {
             FilterLayout::Ohwi => None,
             FilterLayout::Oihw => {
-                let too_large = KernelError::TooLarge {
-                    rows: outputs,
-                    row_stride: depth,
-                };
-                let mut ordered = crate::pack::zeroed::<i8>(expected).ok_or(too_large)?;
+                let ordered = crate::pack::zeroed::<i8>(expected);
+                let mut ordered = ordered.ok_or(too_large.clone())?;
                 let filters = weights.chunks_exact(depth.max(1));
                 for (to, from) in ordered.chunks_exact_mut(depth.max(1)).zip(filters) {
                     for (i, to) in to.iter_mut().enumerate() {
@@ -97,6 +111,25 @@ impl PackedConv {
         let weights = ordered.as_deref().unwrap_or(weights);
         let each = outputs / groups;
         let tap_sums = sum_taps(weights, [groups, each, taps, channels])?;
+        let padded = if taps_row == row {
+            None
+        } else {
+            // At most KG times as much as the weights: a row has an element.
+            let size = outputs.checked_mul(height * taps_row);
+            let padded = size.and_then(crate::pack::zeroed::<i8>);
+            let mut padded = padded.ok_or(too_large)?;
+            let rows = weights.chunks_exact(row);
+            for (to, from) in padded.chunks_exact_mut(taps_row).zip(rows) {
+                to[..row].copy_from_slice(from);
+            }
+            Some(padded)
+        };
+        let weights = padded.as_deref().unwrap_or(weights);
+        let depth = if padded.is_some() {
+            height * taps_row
+        } else {
+            depth
+        };
         let packed = (0..groups).map(|g| {
             let filters = &weights[g * each * depth..][..each * depth];
             let filters = MatRef::new(filters, each, depth)?;
@@ -106,6 +139,7 @@ impl PackedConv {
         Ok(PackedConv {
             kernel: [height, width],
             channels,
+            taps_row,
             groups,
             tap_sums,
         })
@@ -141,7 +175,6 @@ impl PackedConv {
         self.groups.first().map_or(Isa::SCALAR, PackedB::isa)
     }
 
-    /// Output channels of a group.
     /// What is needed to convolve group `g` directly, where its image was not taken as a matrix.
     fn direct<'a>(&'a self, call: &Call<'a>, g: usize) -> Option<Direct<'a>> {
         let Source::Gather(gather) = call.operands.a else {
@@ -157,8 +190,14 @@ impl PackedConv {
         })
     }
 
+    /// Output channels of a group.
     fn each(&self) -> usize {
         self.groups.first().map_or(0, PackedB::n)
+    }
+
+    /// Products of a sum.
+    fn depth(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.channels
     }
 }
 
@@ -224,7 +263,8 @@ pub fn conv2d<A: Lhs>(
             None => {
                 let first = g * weights.channels;
                 let channels = first..first + weights.channels;
-                patches = Patches::new(x, axes.0, axes.1, rows, channels, zero_point);
+                let row = weights.taps_row;
+                patches = Patches::new(x, axes.0, axes.1, rows, channels, row, zero_point);
                 Source::Gather(&patches)
             }
         };
@@ -240,7 +280,9 @@ pub fn conv2d<A: Lhs>(
             out: target.out.columns(cols),
             ..target
         };
-        let call = Call::new(a, b.as_ref(), zp, &epilogue, target, threads)?;
+        // Zero points and biases were checked for all groups, against the depth without padding.
+        let b_ref = b.as_ref();
+        let call = Call::new_with_sums_checked(a, b_ref, zp, &epilogue, target, threads)?;
         let run = RunConv {
             direct: weights.direct(&call, g),
             run: Run { call, ws: &mut *ws },
@@ -282,9 +324,8 @@ fn check<A: Lhs>(
     check_shape("out", target.out.shape(), expected)?;
     zp.b.check("zero points of the weights", weights.outputs())?;
     epilogue.check(target.dtype, expected, target.params, Arithmetic::Int8)?;
-    let depth = weights.groups.first().map_or(0, PackedB::k);
     let a_range = A::DTYPE.int_range().unwrap_or((i32::MIN, i32::MAX));
-    epilogue.check_bias(check_depth(depth, zp, a_range, (-128, 127))?)?;
+    epilogue.check_bias(check_depth(weights.depth(), zp, a_range, (-128, 127))?)?;
     Ok(out)
 }
 
@@ -379,19 +420,15 @@ impl Workspace {
         let [images, height, width] = shape.output()?;
         let rows = images.saturating_mul(height).saturating_mul(width);
         let depth = weights.groups.first().map_or(0, PackedB::k);
+        let isa = weights.isa();
         let direct = Required {
-            outputs: (images.saturating_mul(height), width),
+            images,
+            axes: [shape.axis(0)?, shape.axis(1)?],
             weights,
             threads: threads.count(),
         };
-        let isa = weights.isa();
-        Ok(
-            Workspace::required(isa, rows, weights.each(), depth, threads).max(with_kernel(
-                isa,
-                Arithmetic::Int8,
-                direct,
-            )),
-        )
+        let direct = with_kernel(isa, Arithmetic::Int8, direct);
+        Ok(Workspace::required(isa, rows, weights.each(), depth, threads).max(direct))
     }
 }
 
@@ -417,9 +454,10 @@ impl VisitKernel for RunConv<'_, '_> {
     }
 }
 
-/// Bytes that a direct convolution needs; 0 where the kernel has none.
+/// The most bytes that a direct convolution needs, in place or not; 0 where the kernel has none.
 struct Required<'a> {
-    outputs: (usize, usize),
+    images: usize,
+    axes: [Axis; 2],
     weights: &'a PackedConv,
     threads: usize,
 }
@@ -428,11 +466,23 @@ impl VisitKernel for Required<'_> {
     type Output = usize;
 
     fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
-        let [height, width] = self.weights.kernel;
-        let (channels, n) = (self.weights.channels, self.weights.each());
-        let taps = height.saturating_mul(width);
-        DirectPlan::new::<K>(self.outputs, taps, channels, n, self.threads).map_or(0, |plan| {
-            plan.total_lines().saturating_mul(size_of::<Line>())
-        })
+        let [y, x] = self.axes;
+        let lines = self.images.saturating_mul(y.output);
+        let PackedConv {
+            channels, taps_row, ..
+        } = *self.weights;
+        let n = self.weights.each();
+        let plans = [true, false].into_iter().filter_map(|in_place| {
+            let places = Places {
+                y,
+                x,
+                channels,
+                taps_row,
+                in_place,
+            };
+            DirectPlan::new::<K>(&places, lines, n, self.threads)
+        });
+        let most = plans.map(|plan| plan.total_lines()).max();
+        most.unwrap_or(0).saturating_mul(size_of::<Line>())
     }
 }

@@ -1,5 +1,7 @@
 //! Direct convolution: tiles read the image where it lies. Nothing is copied, and what lies in the
-//! padding is not multiplied.
+//! padding is not multiplied. Where channels come first or are not whole groups, tiles read a copy of
+//! a block of lines with their padding ([`Patches::copy_lines`]): then all places lie inside, and a
+//! group that ends beyond its row of places meets weights of zero.
 //!
 //! Outputs fall into runs of lines and runs of columns for which the same places of the kernel lie
 //! inside the image: mostly one long run with a short one at each end. All outputs of a pair of runs
@@ -7,7 +9,7 @@
 //! depth is in pieces. A row of places is one piece where its pixels follow each other.
 //!
 //! ```text
-//! for a block of lines            its part of the image stays in L2
+//! for a block of lines            its part of the image, or the copy of it, stays in L2
 //!   for a panel of B
 //!     for an image, a run of lines, a run of columns
 //!       for a tile                along the longer of the two
@@ -20,7 +22,7 @@ use core::any::TypeId;
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use crate::conv_shape::Run;
+use crate::conv_shape::{Axis, Run};
 use crate::driver::{Columns, Operands, SetColumns, Sink};
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
@@ -30,6 +32,7 @@ use crate::out::{Out, Rows};
 use crate::pack::Panels;
 use crate::patches::Patches;
 use crate::plan::{Plan, lines, part, split, tallest};
+use crate::select::VisitKernel;
 use crate::store::{Steps, Store};
 use crate::workspace::Line;
 use crate::{Threads, ZeroPoint};
@@ -37,15 +40,81 @@ use crate::{Threads, ZeroPoint};
 /// Bytes of the image that a block of lines may read, so that they stay in L2 beside a panel of B.
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// Whether the kernel reads such images in place: bytes as they are, in whole groups.
-fn reads<K: Microkernel>(channels: usize) -> bool {
+/// The most bytes that are copied at a time: the least that one line of outputs reads can be more than
+/// [`BLOCK_BYTES`].
+const MAX_COPY: usize = 4 << 20;
+
+/// Whether the kernel reads images as they are, in groups that it multiplies as bytes.
+fn reads<K: Microkernel>() -> bool {
     let bytes = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
     bytes
         && K::SEGMENTS
         && K::LHS_ROWS == 1
         && K::UNSIGNED_LHS_SHIFT == 0
         && (K::SHIFTS || K::SIGNED_LHS_SHIFT == 0)
-        && channels.is_multiple_of(K::KG)
+}
+
+/// Elements of a group of the kernel if it reads images as they are, else 1.
+pub(crate) struct Group;
+
+impl VisitKernel for Group {
+    type Output = usize;
+
+    fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
+        if reads::<K>() { K::KG } else { 1 }
+    }
+}
+
+/// Where the places of a kernel are, as far as a plan needs it.
+pub(crate) struct Places {
+    pub(crate) y: Axis,
+    pub(crate) x: Axis,
+    /// Channels of a group.
+    pub(crate) channels: usize,
+    /// Elements of a row of places as it is packed.
+    pub(crate) taps_row: usize,
+    /// Whether an output's channels lie side by side in the image.
+    pub(crate) in_place: bool,
+}
+
+/// How lines of the image are copied.
+#[derive(Clone, Copy)]
+struct Copied {
+    /// Pixels of a line, padding included.
+    width: usize,
+    /// Lines of outputs that one copy serves.
+    block: usize,
+    /// Lines of scratch.
+    lines: usize,
+}
+
+impl Copied {
+    /// The copies for outputs in whole groups of so many elements; `None` where they would be large,
+    /// or where a group would not end with its row of places.
+    fn new(places: &Places, group: usize) -> Option<Copied> {
+        let Places {
+            y, x, channels: c, ..
+        } = *places;
+        let ends = c.is_multiple_of(group)
+            || x.dilation == 1 && (y.kernel == 1 || places.taps_row.is_multiple_of(group));
+        if !ends || x.output == 0 || y.output == 0 {
+            return None;
+        }
+        let width = (x.output - 1) * x.stride + (x.kernel - 1) * x.dilation + 1;
+        let row = width.checked_mul(c)?;
+        let span = (y.kernel - 1) * y.dilation + 1;
+        // What one more line of outputs reads.
+        let more = row.checked_mul(y.stride)?;
+        let first = row.checked_mul(span)?.checked_add(group)?;
+        let fits = BLOCK_BYTES.saturating_sub(first) / more.max(1);
+        let block = fits.min(y.output - 1) + 1;
+        let bytes = (block - 1).checked_mul(more)?.checked_add(first)?;
+        (bytes <= MAX_COPY).then(|| Copied {
+            width,
+            block,
+            lines: lines(bytes, 1),
+        })
+    }
 }
 
 /// How the work is cut up.
@@ -53,34 +122,42 @@ pub(crate) struct DirectPlan {
     plan: Plan,
     parts: (usize, usize),
     taps: usize,
+    copied: Option<Copied>,
     share_lines: usize,
 }
 
 impl DirectPlan {
-    /// The plan for a kernel, `None` where it cannot read in place: `outputs` counts lines in all
-    /// and pixels of one; `taps` are the places of the kernel.
+    /// The plan for a kernel, `None` where it cannot do that; `count` lines of outputs in all.
     pub(crate) fn new<K: Microkernel>(
-        outputs: (usize, usize),
-        taps: usize,
-        channels: usize,
+        places: &Places,
+        count: usize,
         n: usize,
         threads: usize,
     ) -> Option<DirectPlan> {
-        if !reads::<K>(channels) {
+        if !reads::<K>() {
             return None;
         }
-        let k = taps.checked_mul(channels)?;
-        let m = outputs.0.checked_mul(outputs.1)?;
+        let Places { y, x, channels, .. } = *places;
+        let copied = if places.in_place && channels.is_multiple_of(K::KG) {
+            None
+        } else {
+            Some(Copied::new(places, K::KG)?)
+        };
+        let k = y.kernel.checked_mul(places.taps_row)?;
+        let taps = y.kernel.checked_mul(x.kernel)?;
+        let m = count.checked_mul(x.output)?;
         let plan = Plan::new::<K>(m, n, k, 1);
         let work = m.saturating_mul(n).saturating_mul(k);
-        let parts = split(outputs.0, n.div_ceil(K::NR), work, threads);
+        let parts = split(count, n.div_ceil(K::NR), work, threads);
         let share_lines = lines(tallest::<K>() * plan.acc_stride, size_of::<i32>())
             .saturating_add(lines(plan.acc_stride, size_of::<i32>()))
-            .saturating_add(lines(taps, size_of::<Segment>()));
+            .saturating_add(lines(taps, size_of::<Segment>()))
+            .saturating_add(copied.map_or(0, |copied| copied.lines));
         Some(DirectPlan {
             plan,
             parts,
             taps,
+            copied,
             share_lines,
         })
     }
@@ -108,13 +185,25 @@ impl Direct<'_> {
         operands: &Operands<'_>,
         threads: usize,
     ) -> Option<DirectPlan> {
-        let Patches { y, x, .. } = *self.image;
-        if self.image.channel != 1 || !operands.rows_are_alike() {
+        if !operands.rows_are_alike() {
             return None;
         }
-        let outputs = (self.image.rows / x.output.max(1), x.output);
-        let (taps, n) = (y.kernel * x.kernel, operands.b.n());
-        DirectPlan::new::<K>(outputs, taps, self.image.channels, n, threads)
+        let Patches {
+            y,
+            x,
+            channels,
+            taps_row,
+            ..
+        } = *self.image;
+        let places = Places {
+            y,
+            x,
+            channels,
+            taps_row,
+            in_place: self.image.channel == 1,
+        };
+        let count = self.image.rows / x.output.max(1);
+        DirectPlan::new::<K>(&places, count, operands.b.n(), threads)
     }
 
     /// Runs it; `mem` holds the plan's lines.
@@ -167,7 +256,7 @@ impl Direct<'_> {
                 columns: &columns,
                 store: &store,
                 out: target.out,
-                shift: shift != 0,
+                shift,
                 factor: shift.wrapping_add(zero_point),
                 lines: part(lines, plan.parts.0, row),
                 panels: part(panels, plan.parts.1, col),
@@ -186,7 +275,8 @@ struct Share<'a, K: Microkernel> {
     columns: &'a Columns<'a, K::Acc>,
     store: &'a Store<'a>,
     out: Out<'a>,
-    shift: bool,
+    /// What the kernel adds to A.
+    shift: i32,
     /// Times `Σ w`: what the padding has in the sums of the columns.
     factor: i32,
     lines: Range<usize>,
@@ -200,6 +290,17 @@ struct Scratch<'a, A> {
     acc: &'a mut [A],
     init: &'a mut [A],
     segments: &'a mut [Segment],
+}
+
+/// An image, or a part of one, that tiles can read.
+struct View<'a> {
+    image: &'a Patches<'a>,
+    /// Where its first pixel is.
+    first: usize,
+    /// The row of the output of its first pixel.
+    out: usize,
+    /// Whether the kernel shifts what it reads.
+    shift: bool,
 }
 
 /// A panel of B and its columns.
@@ -219,53 +320,133 @@ impl<K: Microkernel> Task for Share<'_, K> {
             store: self.store,
             out: self.out,
         };
-        let Patches { y, row, .. } = *self.direct.image;
         let plan = &self.plan.plan;
         let (acc, mem) = core::mem::take(&mut self.mem)
             .split_at_mut(lines(tallest::<K>() * plan.acc_stride, size_of::<i32>()));
         let (init, mem) = mem.split_at_mut(lines(plan.acc_stride, size_of::<i32>()));
+        let (segments, mem) = mem.split_at_mut(lines(self.plan.taps, size_of::<Segment>()));
         let mut scratch = Scratch {
             acc: bytemuck::cast_slice_mut(acc),
             init: bytemuck::cast_slice_mut(init),
-            segments: &mut bytemuck::cast_slice_mut(mem)[..self.plan.taps],
+            segments: &mut bytemuck::cast_slice_mut(segments)[..self.plan.taps],
         };
-        let panels = Panels::new::<K>(plan.n);
-        let bytes = row.saturating_mul(y.stride).max(1);
-        let block = (BLOCK_BYTES / bytes).max(1);
-        for start in self.lines.clone().step_by(block) {
-            let block = start..self.lines.end.min(start + block);
-            for p in self.panels.clone() {
-                let (cols, width) = (panels.cols(p), panels.width(p));
-                let b = &self.packed[cols.start * plan.depth..][..plan.depth * width];
-                let b = RhsPanel::new(b, width);
-                let panel = Panel { b, cols };
-                let mut next = block.start;
-                while next < block.end {
-                    let (image, oy) = (next / y.output, next % y.output);
-                    let until = y.output.min(oy + block.end - next);
-                    self.image(&sink, image, oy..until, &panel, &mut scratch);
-                    next += until - oy;
-                }
+        match self.plan.copied {
+            None => self.in_place(&sink, &mut scratch),
+            Some(copied) => {
+                let mem = &mut bytemuck::cast_slice_mut(mem)[..copied.lines * size_of::<Line>()];
+                self.copied(&sink, copied, mem, &mut scratch);
             }
         }
     }
 }
 
 impl<K: Microkernel> Share<'_, K> {
+    /// Blocks of lines of all images, read where they lie.
+    #[inline(always)]
+    fn in_place<T: Tier>(&self, sink: &Sink<'_, T, K>, scratch: &mut Scratch<'_, K::Acc>) {
+        let image = self.direct.image;
+        let Patches { y, x, row, .. } = *image;
+        let bytes = row.saturating_mul(y.stride).max(1);
+        let block = (BLOCK_BYTES / bytes).max(1);
+        for start in self.lines.clone().step_by(block) {
+            let block = start..self.lines.end.min(start + block);
+            for p in self.panels.clone() {
+                let panel = self.panel(p);
+                let mut next = block.start;
+                while next < block.end {
+                    let (n, oy) = (next / y.output, next % y.output);
+                    let until = y.output.min(oy + block.end - next);
+                    let view = View {
+                        image,
+                        first: n * image.image,
+                        out: n * y.output * x.output,
+                        shift: self.shift != 0,
+                    };
+                    self.image(sink, &view, oy..until, &panel, scratch);
+                    next += until - oy;
+                }
+            }
+        }
+    }
+
+    /// Blocks of lines of one image, copied with their padding.
+    #[inline(always)]
+    fn copied<T: Tier>(
+        &self,
+        sink: &Sink<'_, T, K>,
+        copied: Copied,
+        mem: &mut [u8],
+        scratch: &mut Scratch<'_, K::Acc>,
+    ) {
+        let image = self.direct.image;
+        let Patches { y, x, channels, .. } = *image;
+        let mut next = self.lines.start;
+        while next < self.lines.end {
+            let (n, oy) = (next / y.output, next % y.output);
+            let count = (y.output - oy).min(self.lines.end - next).min(copied.block);
+            let input = (count - 1) * y.stride + (y.kernel - 1) * y.dilation + 1;
+            let size = input * copied.width * channels;
+            let top = oy * y.stride;
+            let flip = self.shift as u8;
+            image.copy_lines(n, top..top + input, copied.width, flip, &mut mem[..size]);
+            let lines = Patches {
+                data: &*mem,
+                y: Axis {
+                    input,
+                    before: 0,
+                    output: count,
+                    ..y
+                },
+                x: Axis {
+                    input: copied.width,
+                    before: 0,
+                    ..x
+                },
+                rows: count * x.output,
+                image: 0,
+                row: copied.width * channels,
+                pixel: channels,
+                channel: 1,
+                ..*image
+            };
+            let view = View {
+                image: &lines,
+                first: 0,
+                out: next * x.output,
+                shift: false,
+            };
+            for p in self.panels.clone() {
+                self.image(sink, &view, 0..count, &self.panel(p), scratch);
+            }
+            next += count;
+        }
+    }
+
+    /// Panel `p` of B.
+    #[inline(always)]
+    fn panel(&self, p: usize) -> Panel<'_, K::Rhs> {
+        let plan = &self.plan.plan;
+        let panels = Panels::new::<K>(plan.n);
+        let (cols, width) = (panels.cols(p), panels.width(p));
+        let b = &self.packed[cols.start * plan.depth..][..plan.depth * width];
+        let b = RhsPanel::new(b, width);
+        Panel { b, cols }
+    }
+
     /// Lines of one image against a panel.
     #[inline(always)]
     fn image<T: Tier>(
         &self,
         sink: &Sink<'_, T, K>,
-        image: usize,
+        view: &View<'_>,
         lines: Range<usize>,
         panel: &Panel<'_, K::Rhs>,
         scratch: &mut Scratch<'_, K::Acc>,
     ) {
-        let Patches { y, x, .. } = *self.direct.image;
+        let Patches { y, x, .. } = *view.image;
         for ys in y.runs(lines) {
             for xs in x.runs(0..x.output) {
-                self.runs(sink, image, &ys, &xs, panel, scratch);
+                self.runs(sink, view, &ys, &xs, panel, scratch);
             }
         }
     }
@@ -275,7 +456,7 @@ impl<K: Microkernel> Share<'_, K> {
     fn runs<T: Tier>(
         &self,
         sink: &Sink<'_, T, K>,
-        image: usize,
+        view: &View<'_>,
         ys: &Run,
         xs: &Run,
         panel: &Panel<'_, K::Rhs>,
@@ -283,19 +464,19 @@ impl<K: Microkernel> Share<'_, K> {
     ) {
         let Patches {
             y, x, row, pixel, ..
-        } = *self.direct.image;
-        let data: &[K::Lhs] = bytemuck::cast_slice(self.direct.image.data);
+        } = *view.image;
+        let data: &[K::Lhs] = bytemuck::cast_slice(view.image.data);
         let Scratch {
             acc,
             init,
             segments,
         } = scratch;
-        let (count, depth) = self.set_segments(ys, xs, segments);
+        let (count, depth) = self.set_segments(view.image, ys, xs, segments);
         // None: nothing but padding.
         let segments = (count > 0).then(|| Segments::new(&segments[..count]));
         self.set_init(ys, xs, &panel.cols, panel.b.width(), init);
         let first = if segments.is_some() {
-            image * self.direct.image.image + y.first(ys) * row + x.first(xs) * pixel
+            view.first + y.first(ys) * row + x.first(xs) * pixel
         } else {
             0
         };
@@ -305,7 +486,7 @@ impl<K: Microkernel> Share<'_, K> {
         } else {
             ((xs, x, pixel, 1), (ys, y, row, x.output))
         };
-        let out = (image * y.output + ys.outputs.start) * x.output + xs.outputs.start;
+        let out = view.out + ys.outputs.start * x.output + xs.outputs.start;
         let height = K::ROWS[panel.b.width() / K::UNIT - 1];
         let length = inner.0.outputs.len();
         let tiles = length.div_ceil(height);
@@ -327,28 +508,35 @@ impl<K: Microkernel> Share<'_, K> {
                     step: inner.3,
                     count: part.len(),
                 };
-                self.tile(sink, a.with_shift(self.shift), rows, panel, init, acc);
+                self.tile(sink, a.with_shift(view.shift), rows, panel, init, acc);
             }
         }
     }
 
     /// Where K lies for the places inside; how many stretches, and how long each of them.
     #[inline(always)]
-    fn set_segments(&self, ys: &Run, xs: &Run, to: &mut [Segment]) -> (usize, usize) {
+    fn set_segments(
+        &self,
+        image: &Patches<'_>,
+        ys: &Run,
+        xs: &Run,
+        to: &mut [Segment],
+    ) -> (usize, usize) {
         let Patches {
             y,
             x,
             row,
             pixel,
             channels,
+            taps_row,
             ..
-        } = *self.direct.image;
+        } = *image;
         if ys.taps.is_empty() || xs.taps.is_empty() {
             return (0, 0);
         }
         let joined = pixel == channels && x.dilation == 1;
         let (each, length) = if joined {
-            (1, xs.taps.len() * channels)
+            (1, (xs.taps.len() * channels).next_multiple_of(K::KG))
         } else {
             (xs.taps.len(), channels)
         };
@@ -361,7 +549,7 @@ impl<K: Microkernel> Share<'_, K> {
             *to = Segment {
                 a: (ky - ys.taps.start) * y.dilation * row
                     + (kx - xs.taps.start) * x.dilation * pixel,
-                b: (ky * x.kernel + kx) * channels,
+                b: ky * taps_row + kx * channels,
             };
             count += 1;
         }

@@ -1,8 +1,9 @@
 //! Rows of patches, gathered from an image when a product needs them.
 //!
 //! Row `i` of the matrix that is never made belongs to an output pixel, and holds the channels of
-//! every tap of its window, tap by tap. Taps in the padding hold the zero point. Where the taps of
-//! a row of the kernel lie side by side in memory, they are one copy.
+//! every tap of its window, tap by tap. Taps in the padding hold the zero point, and so does what
+//! pads a row of taps to whole groups of the kernel. Where the taps of a row lie side by side in
+//! memory, they are one copy.
 
 use core::ops::Range;
 
@@ -29,6 +30,8 @@ pub(crate) struct Patches<'a> {
     pub(crate) x: Axis,
     pub(crate) rows: usize,
     pub(crate) channels: usize,
+    /// Elements of a row of taps as the weights are packed: at least those of its channels.
+    pub(crate) taps_row: usize,
     /// Elements from image to image, row to row, pixel to pixel and channel to channel.
     pub(crate) image: usize,
     pub(crate) row: usize,
@@ -39,13 +42,15 @@ pub(crate) struct Patches<'a> {
 }
 
 impl<'a> Patches<'a> {
-    /// Patches of some channels of an image that was checked to have the shape, `rows` in all.
+    /// Patches of some channels of an image that was checked to have the shape, `rows` in all, their
+    /// rows of taps `taps_row` long.
     pub(crate) fn new<A: Lhs>(
         x: Image<'a, A>,
         y_axis: Axis,
         x_axis: Axis,
         rows: usize,
         channels: Range<usize>,
+        taps_row: usize,
         zero_point: i32,
     ) -> Self {
         // Sizes that overflow are those of an image without channels, of which nothing is read.
@@ -72,6 +77,7 @@ impl<'a> Patches<'a> {
             x: x_axis,
             rows,
             channels: channels.len(),
+            taps_row,
             image,
             row: x_axis.input.saturating_mul(pixel),
             pixel,
@@ -98,7 +104,7 @@ impl Gather for Patches<'_> {
     }
 
     fn depth(&self) -> usize {
-        self.y.kernel * self.x.kernel * self.channels
+        self.y.kernel * self.taps_row
     }
 
     fn dtype(&self) -> DType {
@@ -151,17 +157,30 @@ impl Patches<'_> {
         if out.is_empty() {
             return;
         }
+        let taps = self.x.kernel * self.channels;
         let (mut ky, mut kx, mut first) = (0, 0, 0);
         if k0 > 0 {
-            let tap = k0 / self.channels;
-            first = k0 % self.channels;
-            (ky, kx) = (tap / self.x.kernel, tap % self.x.kernel);
+            let within = k0 % self.taps_row;
+            ky = k0 / self.taps_row;
+            (kx, first) = if within < taps {
+                (within / self.channels, within % self.channels)
+            } else {
+                (self.x.kernel, within - taps)
+            };
         }
         let image = image * self.image;
         while !out.is_empty() {
+            if kx == self.x.kernel {
+                let count = (self.taps_row - taps - first).min(out.len());
+                let to;
+                (to, out) = out.split_at_mut(count);
+                to.fill(self.padding);
+                (ky, kx, first) = (ky + 1, 0, 0);
+                continue;
+            }
             let y = self.y.inside(oy * self.y.stride + ky * self.y.dilation);
             let x = self.x.inside(ox * self.x.stride + kx * self.x.dilation);
-            let mut taps = 1;
+            let mut beside = 1;
             let to;
             match y.zip(x) {
                 None => {
@@ -170,8 +189,8 @@ impl Patches<'_> {
                     to.fill(self.padding);
                 }
                 Some((y, x)) => {
-                    taps = self.side_by_side(kx, x);
-                    let count = (taps * self.channels - first).min(out.len());
+                    beside = self.side_by_side(kx, x);
+                    let count = (beside * self.channels - first).min(out.len());
                     (to, out) = out.split_at_mut(count);
                     let at = image + y * self.row + x * self.pixel + first * self.channel;
                     if self.channel == 1 {
@@ -185,10 +204,80 @@ impl Patches<'_> {
                 }
             }
             first = 0;
-            kx += taps;
-            if kx == self.x.kernel {
-                (ky, kx) = (ky + 1, 0);
+            kx += beside;
+        }
+    }
+}
+
+impl Patches<'_> {
+    /// Copies lines of one image with their padding, pixel by pixel with their channels side by side:
+    /// `lines` of the padded image, `width` pixels from its left edge on, every byte flipped by
+    /// `flip`. `to` holds just these.
+    #[inline(always)]
+    pub(crate) fn copy_lines(
+        &self,
+        image: usize,
+        lines: Range<usize>,
+        width: usize,
+        flip: u8,
+        to: &mut [u8],
+    ) {
+        let padding = self.padding ^ flip;
+        let left = self.x.before.min(width);
+        let inside = self.x.input.min(width - left);
+        for (line, to) in lines.zip(to.chunks_exact_mut(width * self.channels)) {
+            let Some(y) = self.y.inside(line).filter(|_| inside > 0) else {
+                to.fill(padding);
+                continue;
+            };
+            let (before, to) = to.split_at_mut(left * self.channels);
+            let (to, after) = to.split_at_mut(inside * self.channels);
+            before.fill(padding);
+            after.fill(padding);
+            let from = &self.data[image * self.image + y * self.row..];
+            match (self.channel, self.channels) {
+                (1, channels) if channels == self.pixel => flipped(to, from, flip),
+                (1, channels) => {
+                    let pixels = from.chunks(self.pixel);
+                    for (to, from) in to.chunks_exact_mut(channels).zip(pixels) {
+                        flipped(to, from, flip);
+                    }
+                }
+                // What images have, in vectors.
+                (_, 3) => interleave::<3>(to, from, self.channel, flip),
+                (_, 4) => interleave::<4>(to, from, self.channel, flip),
+                (_, channels) => {
+                    for c in 0..channels {
+                        let to = to[c..].iter_mut().step_by(channels);
+                        for (to, &from) in to.zip(&from[c * self.channel..]) {
+                            *to = from ^ flip;
+                        }
+                    }
+                }
             }
+        }
+    }
+}
+
+/// Copies as many bytes as `to` has, each flipped.
+#[inline(always)]
+fn flipped(to: &mut [u8], from: &[u8], flip: u8) {
+    if flip == 0 {
+        return copy(to, &from[..to.len()]);
+    }
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from ^ flip;
+    }
+}
+
+/// Puts the elements of `C` planes, `stride` apart, side by side.
+#[inline(always)]
+fn interleave<const C: usize>(to: &mut [u8], from: &[u8], stride: usize, flip: u8) {
+    let pixels = to.as_chunks_mut::<C>().0;
+    let planes: [&[u8]; C] = core::array::from_fn(|c| &from[c * stride..][..pixels.len()]);
+    for (i, to) in pixels.iter_mut().enumerate() {
+        for (to, plane) in to.iter_mut().zip(planes) {
+            *to = plane[i] ^ flip;
         }
     }
 }
