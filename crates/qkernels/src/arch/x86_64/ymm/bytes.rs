@@ -1,7 +1,6 @@
 //! Bytes by `vpmaddwd`, B widened once for all rows of a block where there are enough of them.
 
 use core::arch::x86_64::*;
-use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Narrow;
 use crate::Operand;
@@ -105,13 +104,19 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
                 *acc = _mm256_add_epi32(start, row);
             }
         }
+        let mut late = [_mm256_setzero_si256(); V];
         let mut g = 0;
         while g + 2 <= t.groups {
-            pairs::<R, V, 2>(&mut acc, t.a.add(2 * g), t.a_stride, t.b.add(16 * V * g));
+            let (a, b) = (t.a.add(2 * g), t.b.add(16 * V * g));
+            late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
             g += 2;
         }
         if g < t.groups {
-            pairs::<R, V, 1>(&mut acc, t.a.add(2 * g), t.a_stride, t.b.add(16 * V * g));
+            let (a, b) = (t.a.add(2 * g), t.b.add(16 * V * g));
+            late = steps::<R, V, 1>(&mut acc, late, a, t.a_stride, b);
+        }
+        for (acc, late) in acc[R - 1].iter_mut().zip(late) {
+            *acc = _mm256_add_epi32(*acc, late);
         }
         for (r, acc) in acc.iter().enumerate() {
             for (v, acc) in acc.iter().enumerate() {
@@ -121,9 +126,9 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
     }
 }
 
-/// `U` pairs of steps in K. A row's products are added after the next row's multiplies: Zen 4
-/// then issues 3.29 instead of 3.22 instructions a cycle, because fewer additions take slots that
-/// multiplies could use (98 instead of 95 % of the limit, all in all).
+/// `U` steps in K. A row's products are added after the next row's multiplies: Zen 4 then issues 3.29
+/// instead of 3.22 instructions a cycle, because fewer additions take slots that multiplies could use.
+/// `late` are those of the last row of the step before, and so is what is given back.
 ///
 /// # Safety
 ///
@@ -131,58 +136,105 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
 /// elements at `b`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn pairs<const R: usize, const V: usize, const U: usize>(
+unsafe fn steps<const R: usize, const V: usize, const U: usize>(
     acc: &mut [[__m256i; V]; R],
+    mut late: [__m256i; V],
     a: *const i16,
     a_stride: usize,
     b: *const i16,
-) {
-    let mut late = None;
+) -> [__m256i; V] {
+    const { assert!(V * U <= 4) };
     for u in 0..U {
         let mut bv = [_mm256_setzero_si256(); V];
         for (v, bv) in bv.iter_mut().enumerate() {
-            // SAFETY: pair `u < U` of vector `v < V`.
-            *bv = unsafe { _mm256_loadu_si256(b.add(16 * (V * u + v)).cast()) };
+            // SAFETY: step `u < U` of vector `v < V`.
+            *bv = unsafe {
+                match V * u + v {
+                    0 => load_after::<0>(b, &mut late[0]),
+                    1 => load_after::<32>(b, &mut late[0]),
+                    2 => load_after::<64>(b, &mut late[0]),
+                    _ => load_after::<96>(b, &mut late[0]),
+                }
+            };
         }
         for r in 0..R {
-            // SAFETY: pair `u < U` of row `r < R`.
+            // SAFETY: step `u < U` of row `r < R`.
             let pair = unsafe { a.add(r * a_stride + 2 * u).cast::<i32>().read_unaligned() };
             let pair = _mm256_set1_epi32(pair);
-            let mut products = bv.map(|b| _mm256_madd_epi16(pair, b));
-            if let Some((row, mut sums)) = late {
-                for (product, sum) in products.iter_mut().zip(&mut sums) {
-                    in_order(product, sum);
-                }
-                add(&mut acc[row], sums);
-            }
-            late = Some((r, products));
+            late = multiply_then_add(pair, bv, &mut acc[(r + R - 1) % R], late);
         }
     }
-    if let Some((row, sums)) = late {
-        add(&mut acc[row], sums);
-    }
+    late
 }
 
+/// Loads the vector `AT` bytes from `p` once `before` is there: earlier, it would take a register that is
+/// needed.
+///
+/// # Safety
+///
+/// 16 elements there.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add<const V: usize>(acc: &mut [__m256i; V], sums: [__m256i; V]) {
-    for (acc, sum) in acc.iter_mut().zip(sums) {
-        *acc = _mm256_add_epi32(*acc, sum);
-    }
-    compiler_fence(Ordering::SeqCst);
-}
-
-/// Has the compiler compute both before either is used. No instruction.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn in_order(first: &mut __m256i, second: &mut __m256i) {
-    // SAFETY: a comment; the registers keep what they hold.
+unsafe fn load_after<const AT: usize>(p: *const i16, before: &mut __m256i) -> __m256i {
+    let loaded;
+    // SAFETY: a load of what the caller promised; `before` keeps what it holds.
     unsafe {
         core::arch::asm!(
-            "/* {0} {1} */",
-            inout(ymm_reg) * first,
-            inout(ymm_reg) * second,
-            options(nomem, nostack, preserves_flags)
+            "vmovdqu {loaded}, [{p} + {at}] /* {before} */",
+            loaded = out(ymm_reg) loaded,
+            p = in(reg) p,
+            at = const AT,
+            before = inout(ymm_reg) * before,
+            options(pure, readonly, nostack, preserves_flags)
         );
     }
+    loaded
+}
+
+/// The products of a pair with each vector of B, and `acc += late`: in this order. The compiler would
+/// gather the products of all rows, for which there are not registers enough.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_then_add<const V: usize>(
+    pair: __m256i,
+    b: [__m256i; V],
+    acc: &mut [__m256i; V],
+    late: [__m256i; V],
+) -> [__m256i; V] {
+    let mut products = [_mm256_setzero_si256(); V];
+    // SAFETY: each block multiplies and adds registers, and does nothing else.
+    unsafe {
+        if V == 2 {
+            core::arch::asm!(
+                "vpmaddwd {p0}, {pair}, {b0}",
+                "vpmaddwd {p1}, {pair}, {b1}",
+                "vpaddd {acc0}, {acc0}, {late0}",
+                "vpaddd {acc1}, {acc1}, {late1}",
+                p0 = out(ymm_reg) products[0],
+                p1 = out(ymm_reg) products[1],
+                pair = in(ymm_reg) pair,
+                b0 = in(ymm_reg) b[0],
+                b1 = in(ymm_reg) b[1],
+                acc0 = inout(ymm_reg) acc[0],
+                acc1 = inout(ymm_reg) acc[1],
+                late0 = in(ymm_reg) late[0],
+                late1 = in(ymm_reg) late[1],
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            return products;
+        }
+        for v in 0..V {
+            core::arch::asm!(
+                "vpmaddwd {p}, {pair}, {b}",
+                "vpaddd {acc}, {acc}, {late}",
+                p = out(ymm_reg) products[v],
+                pair = in(ymm_reg) pair,
+                b = in(ymm_reg) b[v],
+                acc = inout(ymm_reg) acc[v],
+                late = in(ymm_reg) late[v],
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+    }
+    products
 }
