@@ -14,6 +14,9 @@ use toolchain::Toolchain;
 /// environment variable overrules it.
 const PROPTEST_CASES: &str = "8";
 
+/// Fully optimised, tests of kernels take minutes to compile; this is enough to emulate them.
+const PLAIN: &str = "profile.dev.package.qkernels.opt-level=1";
+
 /// Build the tests for other processors and run them under qemu.
 ///
 /// Each level is a model of processor that has some tiers of instructions and lacks the others, so
@@ -71,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         for package in &args.packages {
             cargo.args(["--package", package]);
         }
+        cargo.args(["--config", PLAIN]);
         // Another compiler than the workspace's: beside its files, not among them.
         cargo.arg("--target-dir");
         cargo.arg(workspace::target().join("cross"));
