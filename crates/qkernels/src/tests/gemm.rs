@@ -634,7 +634,8 @@ fn block_edges_equal_scalar_code() {
             (3, 5, 8193),
             (170, 3, 4100),
         ] {
-            for output in 0..4 {
+            // Sums, and what one of the other outputs makes of them.
+            for output in [0, 1 + (k % 3) as u8] {
                 let case = Case {
                     m,
                     n,
@@ -663,7 +664,7 @@ fn block_edges_equal_scalar_code() {
 #[cfg(feature = "rayon")]
 #[test]
 fn shares_on_pools_of_any_size_equal_scalar_code() {
-    for threads in [1, 2, 3, 4, 6, 7] {
+    for threads in [2, 3, 4, 7] {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
