@@ -49,6 +49,10 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
     /// Room to work in, kept between batches.
     type Scratch: Clone + fmt::Debug + Default + Send + Sync;
 
+    /// Values of a group from which on joining two accumulators takes less time than looking at
+    /// the values once more.
+    const STAGED_FROM: usize;
+
     /// Checks settings that come from outside.
     fn check_settings(settings: &Self::Settings) -> Result<(), CalibError>;
     /// Adds values; `extent` already includes them. `scratch` is room to work in.
@@ -80,6 +84,19 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
 struct Group<A> {
     extent: Extent,
     more: A,
+}
+
+impl<A: Accumulator> Group<A> {
+    fn add(&mut self, settings: &A::Settings, piece: Piece<'_>, scratch: &mut A::Scratch) {
+        self.extent.add(piece.values.len(), piece.summary);
+        self.more.add(settings, &self.extent, piece, scratch);
+    }
+
+    /// The caller has checked that the counts cannot overflow.
+    fn merge(&mut self, settings: &A::Settings, other: &Self) {
+        self.extent.merge(&other.extent);
+        self.more.merge(settings, &self.extent, &other.more);
+    }
 }
 
 /// An [`Observer`] that keeps an [`Extent`] and an accumulator for every group.
@@ -129,7 +146,7 @@ impl<A: Accumulator> Grouped<A> {
         &self.settings
     }
 
-    /// Everything that must hold before the first value is recorded.
+    /// Everything but the values that must hold before the first of them is recorded.
     fn check_batch(&mut self, x: &TensorView<'_>) -> Result<(Layout, usize), CalibError> {
         let layout = Layout::new(self.granularity, x.shape())?;
         let (given, expected) = (layout.groups()?, self.groups.len());
@@ -147,14 +164,59 @@ impl<A: Accumulator> Grouped<A> {
                 expected,
             });
         }
-        if self.policy == Policy::Error {
-            self.check_finite(x)?;
-        }
         let share = layout.share() as u64;
         self.groups
             .iter()
             .try_for_each(|g| g.extent.check_room(share))?;
         Ok((layout, given))
+    }
+
+    /// Records a batch beside the groups and adds it to them at the end, so that its values are
+    /// read once although any of them may have it refused. Tells whether all were finite; else
+    /// nothing has changed.
+    fn stage(
+        &mut self,
+        batch: u64,
+        x: &TensorView<'_>,
+        (layout, count): (Layout, usize),
+    ) -> Result<bool, CalibError> {
+        let Grouped {
+            settings,
+            groups,
+            room,
+            scratch,
+            ..
+        } = self;
+        let isa = Isa::detect();
+        let mut staged: Vec<Group<A>> = Vec::new();
+        staged.resize_with(count, Group::default);
+        let mut finite = true;
+        layout.for_each_piece(x, room, |group, values| {
+            if !finite {
+                return;
+            }
+            let summary = min_max(isa, values);
+            finite = summary.all_finite();
+            if finite {
+                let piece = Piece {
+                    batch,
+                    values,
+                    summary: &summary,
+                };
+                staged[group].add(settings, piece, scratch);
+            }
+        })?;
+        if !finite {
+            return Ok(false);
+        }
+        if groups.is_empty() {
+            *groups = staged;
+        } else {
+            for (group, more) in groups.iter_mut().zip(&staged) {
+                group.merge(settings, more);
+            }
+        }
+        Ok(true)
     }
 
     /// Names the first value that is not finite, in row-major order.
@@ -289,6 +351,12 @@ impl<A: Accumulator> Observer for Grouped<A> {
         if x.is_empty() {
             return Ok(());
         }
+        if self.policy == Policy::Error {
+            if layout.share() >= A::STAGED_FROM && self.stage(batch_index, &x, (layout, count))? {
+                return Ok(());
+            }
+            self.check_finite(&x)?;
+        }
         if self.groups.is_empty() {
             self.groups.resize_with(count, Group::default);
         }
@@ -301,15 +369,13 @@ impl<A: Accumulator> Observer for Grouped<A> {
         } = self;
         let isa = Isa::detect();
         layout.for_each_piece(&x, room, |group, values| {
-            let Group { extent, more } = &mut groups[group];
             let summary = min_max(isa, values);
-            extent.add(values.len(), &summary);
             let piece = Piece {
                 batch: batch_index,
                 values,
                 summary: &summary,
             };
-            more.add(settings, extent, piece, scratch);
+            groups[group].add(settings, piece, scratch);
         })
     }
 
@@ -327,8 +393,7 @@ impl<A: Accumulator> Observer for Grouped<A> {
             return Ok(());
         }
         for (a, b) in self.groups.iter_mut().zip(&other.groups) {
-            a.extent.merge(&b.extent);
-            a.more.merge(&self.settings, &a.extent, &b.more);
+            a.merge(&self.settings, b);
         }
         Ok(())
     }
@@ -355,8 +420,7 @@ impl<A: Accumulator> Observer for Grouped<A> {
             let mut sum = first.clone();
             for g in groups {
                 sum.extent.check_room(g.extent.seen())?;
-                sum.extent.merge(&g.extent);
-                sum.more.merge(&self.settings, &sum.extent, &g.more);
+                sum.merge(&self.settings, g);
             }
             whole.groups.push(sum);
         }

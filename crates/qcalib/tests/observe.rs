@@ -1,5 +1,6 @@
 //! What observers refuse, and that a refusal leaves no trace.
 
+use proptest::prelude::*;
 use qcalib::observers::{HistogramObserver, MinMaxObserver};
 use qcalib::{
     CalibError, Method, NonFinite, Observer, ObserverKind, Policy, TensorView, Values, params,
@@ -33,6 +34,114 @@ fn non_finite_values_are_refused_with_count_index_and_kind() {
             })
         );
         assert_eq!(bytes(&*o), before);
+    }
+}
+
+/// Shapes with an axis 1. Every observer looks at the values of some before it records them, and
+/// records others (64 to 2^15 values a group or more) aside; the largest are read in several
+/// pieces of 2^16 values, or copied in parts of 2^18.
+const SHAPES: [[usize; 3]; 5] = [
+    [1, 1, 5],
+    [3, 2, 200],
+    [300, 2, 120],
+    [2, 2, 20_000],
+    [1, 3, 90_000],
+];
+
+/// A third of the values are 0, the others of either sign and many magnitudes.
+fn drawn(seed: u32, len: usize) -> Vec<f32> {
+    let mut s = seed | 1;
+    (0..len)
+        .map(|_| {
+            s ^= s << 13;
+            s ^= s >> 17;
+            s ^= s << 5;
+            let x = (s >> 8) as f32 / 8_388_608.0 - 1.0;
+            if s.is_multiple_of(3) { 0.0 } else { x * x * x }
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// With the batches around it accepted, the state is that of an observer that never met the
+    /// rejected one, whatever was recorded of it before its bad value came.
+    #[test]
+    fn a_rejected_batch_leaves_the_state_byte_equal(
+        kind in prop::sample::select(&ObserverKind::ALL[..]),
+        granularity in prop::sample::select(vec![
+            Granularity::PerTensor,
+            CHANNEL_1,
+            Granularity::PerBlock { axis: 2, block: 500 },
+            Granularity::PerBlock { axis: 2, block: 40_000 },
+        ]),
+        shape in prop::sample::select(&SHAPES[..]),
+        seed in any::<u32>(),
+        // The rejected batch has magnitudes that would widen bins and ranges, or not.
+        scale in prop::sample::select(vec![0.5f32, 1000.0]),
+        bad in prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
+        place in 0.0f64..1.0,
+        at_end in any::<bool>(),
+        strided in any::<bool>(),
+    ) {
+        let len: usize = shape.iter().product();
+        let (good, later) = (drawn(seed, len), drawn(!seed, len));
+        let mut rejected: Vec<f32> = later.iter().map(|v| v * scale).collect();
+        let index = if at_end { len - 1 } else { (place * len as f64) as usize };
+        rejected[index] = bad;
+        // The same tensor with a gap after every element.
+        let spread: Vec<f32> = rejected.iter().flat_map(|&v| [v, 0.0]).collect();
+        let strides = [2 * shape[1] * shape[2], 2 * shape[2], 2].map(|s| s as isize);
+        let view = if strided {
+            TensorView::with_strides(&spread[..], 0, &shape, &strides).unwrap()
+        } else {
+            TensorView::new(&rejected[..], &shape).unwrap()
+        };
+        let kind_of_bad = NonFinite::of(bad).unwrap();
+        let refusal = Err(CalibError::NonFinite { count: 1, index, kind: kind_of_bad });
+
+        let mut o = kind.observer(granularity, Policy::Error).unwrap();
+        let mut without = o.clone();
+        let fresh = bytes(&*o);
+        prop_assert_eq!(o.observe_view(7, view), refusal.clone());
+        prop_assert_eq!(bytes(&*o), fresh);
+        prop_assert_eq!(o.groups(), 0);
+        for (batch, x) in [(0, &good), (1, &later)] {
+            o.observe(batch, x, &shape).unwrap();
+            without.observe(batch, x, &shape).unwrap();
+            let before = bytes(&*o);
+            prop_assert_eq!(&before, &bytes(&*without));
+            prop_assert_eq!(o.observe_view(batch, view), refusal.clone());
+            prop_assert_eq!(bytes(&*o), before);
+        }
+    }
+
+    /// What is recorded aside and added at the end is what is recorded at once: the other policies
+    /// record finite values at once, and differ in the policy's name alone.
+    #[test]
+    fn values_recorded_aside_give_the_bytes_of_values_recorded_at_once(
+        kind in prop::sample::select(&ObserverKind::ALL[..]),
+        granularity in prop::sample::select(vec![
+            Granularity::PerTensor,
+            CHANNEL_1,
+            Granularity::PerBlock { axis: 2, block: 40_000 },
+        ]),
+        shape in prop::sample::select(&SHAPES[..]),
+        seed in any::<u32>(),
+        scales in prop::collection::vec(0.001f32..100.0, 1..4),
+    ) {
+        let len: usize = shape.iter().product();
+        let mut aside = kind.observer(granularity, Policy::Error).unwrap();
+        let mut at_once = kind.observer(granularity, Policy::Ignore).unwrap();
+        for (batch, scale) in (0..).zip(scales) {
+            let x: Vec<f32> = drawn(seed ^ batch, len).iter().map(|v| v * scale).collect();
+            for o in [&mut aside, &mut at_once] {
+                o.observe(u64::from(batch), &x, &shape).unwrap();
+            }
+        }
+        let as_ignored = bytes(&*aside).replace("\"policy\":\"error\"", "\"policy\":\"ignore\"");
+        prop_assert_eq!(as_ignored, bytes(&*at_once));
     }
 }
 

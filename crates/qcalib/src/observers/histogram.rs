@@ -265,6 +265,8 @@ impl Accumulator for Histogram {
     type Settings = HistogramSettings;
     type Wire = HistogramWire;
     type Scratch = Vec<u32>;
+    // All bins are emptied and added.
+    const STAGED_FROM: usize = 1 << 15;
 
     fn check_settings(settings: &HistogramSettings) -> Result<(), CalibError> {
         let HistogramSettings { bins } = *settings;

@@ -34,6 +34,7 @@ impl Accumulator for MinMaxAccumulator {
     type Settings = Nothing;
     type Wire = Nothing;
     type Scratch = ();
+    const STAGED_FROM: usize = 64;
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())

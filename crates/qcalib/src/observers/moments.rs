@@ -256,6 +256,7 @@ impl Accumulator for Moments {
     type Settings = Nothing;
     type Wire = MomentsWire;
     type Scratch = MomentsScratch;
+    const STAGED_FROM: usize = 1 << 9;
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())

@@ -63,6 +63,8 @@ impl Accumulator for Batches {
     type Settings = Nothing;
     type Wire = Vec<BatchWire>;
     type Scratch = ();
+    // A tree of one entry is made for each group.
+    const STAGED_FROM: usize = 1 << 10;
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())
