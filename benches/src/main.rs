@@ -138,6 +138,10 @@ enum Op {
     Quantize,
     /// The digit classifier, in float32 and quantized.
     Model,
+    /// Products of many pairs of matrices, packed in the call: attention.
+    Batch,
+    /// Products of i16 summed in i64.
+    Wide,
 }
 
 fn after_help() -> String {
@@ -312,11 +316,16 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     if wants(Op::Dynamic) {
         jobs.extend(ops::dynamic::jobs(&shapes::parse(shapes)?));
     }
-    if let (Some(shapes), false) = (&args.shapes, wants(Op::Gemm) || wants(Op::Dynamic)) {
+    if wants(Op::Wide) {
+        jobs.extend(ops::wide::jobs(&shapes::parse(shapes)?));
+    }
+    let shaped = wants(Op::Gemm) || wants(Op::Dynamic) || wants(Op::Wide);
+    if let (Some(shapes), false) = (&args.shapes, shaped) {
         return Err(BenchError::Argument {
             argument: "--shapes",
             given: shapes.clone(),
-            allowed: "only gemm and dynamic have shapes; elementwise work has --sizes".to_owned(),
+            allowed: "only gemm, dynamic and wide have shapes; elementwise work has --sizes"
+                .to_owned(),
         });
     }
     if wants(Op::Conv) {
@@ -335,6 +344,9 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     }
     if wants(Op::Quantize) {
         jobs.extend(ops::quantize::jobs(&sizes));
+    }
+    if wants(Op::Batch) {
+        jobs.extend(ops::batch::jobs(ops::batch::ATTENTION));
     }
     if wants(Op::Model) {
         let batches: Vec<usize> = args.batch.iter().map(|batch| batch.get()).collect();

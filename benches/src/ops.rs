@@ -4,6 +4,7 @@
 //! that at most one cell's data is in memory. Answers are compared with the scalar tier's before a
 //! contender is handed out: a wrong answer is an error, not a fast row.
 
+pub mod batch;
 mod contest;
 pub mod conv;
 pub mod convert;
@@ -12,6 +13,7 @@ mod elementwise;
 pub mod gemm;
 pub mod model;
 pub mod quantize;
+pub mod wide;
 
 use std::hint::black_box;
 use std::sync::Arc;
