@@ -66,7 +66,8 @@ pub fn compare(baseline: &[Record], records: &[Record]) -> Comparison {
                 comparison.by_share += 1;
                 now / before
             }
-            _ => now.rate() / before.rate(),
+            // The work is the same, so this is the ratio of the rates, too.
+            _ => before.median_ns / now.median_ns,
         };
         // Both rows move by their spread without any cause.
         let noise = before

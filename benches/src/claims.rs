@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::calib::{estimators, observers, whole};
 use crate::ops::OURS;
 use crate::record::{Key, Record};
 use crate::shapes::{self, Shape};
@@ -321,6 +322,62 @@ pub const CLAIMS: &[Claim] = &[
             )
         },
     },
+    Claim {
+        about: "min-max observed from memory, of reading",
+        least: 0.9,
+        unit: Unit::Share,
+        cases: |records| records.worth(|record| is_observed(record, "minmax"), Record::share),
+    },
+    Claim {
+        about: "histograms observed from memory, of reading",
+        least: 0.3,
+        unit: Unit::Share,
+        cases: |records| records.worth(|record| is_observed(record, "histogram"), Record::share),
+    },
+    Claim {
+        about: "entropy and squared error over 2,048 bins, against 1 ms",
+        least: 1.0,
+        unit: Unit::Times,
+        cases: |records| {
+            records.worth(
+                |record| {
+                    record.key.op == estimators::OP
+                        && ["entropy", "mse"].contains(&record.key.types.as_str())
+                },
+                |record| Some(1e6 / record.median_ns),
+            )
+        },
+    },
+    Claim {
+        about: "whole calibrations, against ONNX Runtime's",
+        least: 50.0,
+        unit: Unit::Times,
+        cases: |records| {
+            records.worth(
+                |record| record.key.op == whole::OP && !record.key.types.ends_with(whole::REPEATED),
+                |record| record.ratios.get(whole::ONNXRUNTIME).copied(),
+            )
+        },
+    },
+    Claim {
+        about: "ONNX Runtime's ranges repeated, bit for bit",
+        least: 1.0,
+        unit: Unit::Share,
+        cases: |records| {
+            let repeated = |record: &&Record| record.key.op == whole::OP && !record.is_ours();
+            records
+                .0
+                .iter()
+                .filter(repeated)
+                .filter_map(|record| {
+                    Some(Case {
+                        label: label(&record.key),
+                        worth: record.agreement?,
+                    })
+                })
+                .collect()
+        },
+    },
 ];
 
 impl Records<'_> {
@@ -422,6 +479,14 @@ fn is_elementwise(record: &Record) -> bool {
         && ["l2", "mem"].contains(&record.key.data.as_str())
 }
 
+/// Per tensor, from memory.
+fn is_observed(record: &Record, observer: &str) -> bool {
+    let Key {
+        op, types, data, ..
+    } = &record.key;
+    op == observers::OP && data == "mem" && *types == format!("{observer}, tensor")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -479,6 +544,42 @@ mod tests {
         assert_eq!(standing(std::slice::from_ref(&fast), about), Standing::Held);
         let slow = product((128, 768, 768), 1, 80.0);
         assert_eq!(standing(&[fast, slow], about), Standing::Short(1));
+    }
+
+    /// A calibration of ours and one of the peer's, with the claims that speak of them.
+    #[test]
+    fn calibrations_are_judged_by_their_ratio_and_their_ranges() {
+        let mut ours = record("own", 1.0);
+        ours.key.op = whole::OP.to_owned();
+        ours.key.types = "entropy".to_owned();
+        ours.ratios.insert(whole::ONNXRUNTIME.to_owned(), 51.0);
+        let mut theirs = ours.clone();
+        theirs.key.library = whole::ONNXRUNTIME.to_owned();
+        theirs.agreement = Some(1.0);
+        // Repeating what the peer does may take as long as it takes.
+        let mut repeated = ours.clone();
+        repeated.key.types = format!("entropy {}", whole::REPEATED);
+        repeated.ratios.insert(whole::ONNXRUNTIME.to_owned(), 2.0);
+        let all = [ours.clone(), repeated, theirs.clone()];
+        assert_eq!(standing(&all, "whole calibrations"), Standing::Held);
+        assert_eq!(standing(&all, "ranges repeated"), Standing::Held);
+        theirs.agreement = Some(0.9);
+        ours.ratios.insert(whole::ONNXRUNTIME.to_owned(), 40.0);
+        let all = [ours, theirs];
+        assert_eq!(standing(&all, "whole calibrations"), Standing::Short(1));
+        assert_eq!(standing(&all, "ranges repeated"), Standing::Short(1));
+    }
+
+    #[test]
+    fn estimators_are_judged_by_their_time() {
+        let mut one = record("own", 1.0);
+        one.key.op = estimators::OP.to_owned();
+        one.key.types = "mse".to_owned();
+        one.median_ns = 0.9e6;
+        let about = "against 1 ms";
+        assert_eq!(standing(std::slice::from_ref(&one), about), Standing::Held);
+        one.median_ns = 1.1e6;
+        assert_eq!(standing(&[one], about), Standing::Short(1));
     }
 
     #[test]

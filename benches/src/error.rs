@@ -31,6 +31,9 @@ pub enum BenchError {
     /// The model could not be quantized or run.
     #[error("model digits: {0}")]
     Model(#[source] Box<quaver::QuantizeError>),
+    /// A tensor could not be observed, or no range be chosen.
+    #[error("calibration: {0}")]
+    Calibration(#[from] quaver::calib::CalibError),
     /// A result differs from the scalar reference: a time for it would mean nothing.
     #[error("{op} {shape} on {isa}: element {index} is {found}, the scalar reference {expected}")]
     WrongAnswer {

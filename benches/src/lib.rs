@@ -6,6 +6,7 @@
 //! | [`convs`] | which convolutions, by name |
 //! | [`sizes`] | which amounts of data, by the cache level that holds them |
 //! | [`data`] | the numbers that go in |
+//! | [`calib`] | calibration: observers, estimators, and whole calibrations beside ONNX Runtime's |
 //! | [`ops`] | what runs: one file an operation, each checks its answers before it is timed |
 //! | [`peer`] | who does the same work: one file and one line a library, each behind a feature |
 //! | [`values`] | slices of whichever type, for peers and for comparing answers |
@@ -32,6 +33,7 @@
 #![deny(unsafe_code)]
 
 pub mod baseline;
+pub mod calib;
 pub mod claims;
 pub mod convs;
 pub mod data;

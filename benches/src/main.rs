@@ -15,7 +15,8 @@ use quaver_benches::ops::{self, Field, Job};
 use quaver_benches::peer::{self, Peer};
 use quaver_benches::record::Record;
 use quaver_benches::{
-    BenchError, baseline, claims, convs, environment, lists, plot, record, shapes, sizes, table,
+    BenchError, baseline, calib, claims, convs, environment, lists, plot, record, shapes, sizes,
+    table,
 };
 
 /// Times kernels and models beside the machine's limits, measured in the same run.
@@ -122,6 +123,9 @@ struct Args {
     /// A few short rounds: shows that everything runs, not how fast.
     #[arg(long)]
     quick: bool,
+    /// Be our process of whole calibrations: answer questions from stdin.
+    #[arg(long, hide = true)]
+    serve_calibration: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -142,6 +146,9 @@ enum Op {
     Batch,
     /// Products of i16 summed in i64.
     Wide,
+    /// Observers, estimators, and whole calibrations beside ONNX Runtime's (`QUAVER_PYTHON` names the
+    /// interpreter that has it).
+    Calib,
 }
 
 fn after_help() -> String {
@@ -171,6 +178,7 @@ Examples:
   cargo xtask bench conv --convs mobilenet --peer onednn     convolutions beside another library
   cargo xtask bench convert quantize --sizes 64KiB,mem
   cargo xtask bench model --threads 1,2                      float32 beside int8
+  QUAVER_PYTHON=python3 cargo xtask bench calib --check      calibration beside ONNX Runtime's
   cargo xtask bench gemm --peer onednn --peer rten           beside other libraries
   cargo xtask bench --save before.json                       keep a baseline …
   cargo xtask bench --compare before.json                    … and name what became slower",
@@ -203,6 +211,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode, BenchError> {
+    if args.serve_calibration {
+        return calib::serve::serve().map(|()| ExitCode::SUCCESS);
+    }
     if !args.peers.is_empty() {
         environment::settle()?;
     }
@@ -227,12 +238,19 @@ fn run(args: &Args) -> Result<ExitCode, BenchError> {
         }
     }
 
-    let records = measure_all(
+    let mut records = measure_all(
         jobs,
         &field,
         if args.quick { Plan::QUICK } else { Plan::FULL },
     )?;
+    let calibrates = args.ops.is_empty() || args.ops.contains(&Op::Calib);
+    if calibrates {
+        records.extend(whole_calibrations(args, &field.machine)?);
+    }
     println!("{}", table::of_records(&records));
+    if calibrates && calib::python().is_none() {
+        println!("{}", calib::not_run());
+    }
     if args.check {
         println!("{}", table::of_claims(&claims::judge(&records)));
     }
@@ -271,13 +289,28 @@ fn run(args: &Args) -> Result<ExitCode, BenchError> {
     })
 }
 
+/// The commit that is measured, where it is known.
+fn commit() -> Option<String> {
+    std::env::var("QUAVER_COMMIT").ok()
+}
+
+fn whole_calibrations(args: &Args, machine: &Machine) -> Result<Vec<Record>, BenchError> {
+    let plan = if args.quick {
+        calib::whole::Plan::QUICK
+    } else {
+        calib::whole::Plan::FULL
+    };
+    let (python, commit) = (calib::python(), commit());
+    calib::whole::side_by_side(plan, python.as_deref(), machine, commit.as_deref())
+}
+
 fn measure_all(jobs: Vec<Job>, field: &Field, plan: Plan) -> Result<Vec<Record>, BenchError> {
     // On stderr, and only where that is a terminal.
     let bar = ProgressBar::new(jobs.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} {msg}") {
         bar.set_style(style);
     }
-    let commit = std::env::var("QUAVER_COMMIT").ok();
+    let commit = commit();
     let mut records = Vec::new();
     for job in jobs {
         bar.set_message(job.label.clone());
@@ -347,6 +380,9 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     }
     if wants(Op::Batch) {
         jobs.extend(ops::batch::jobs(ops::batch::ATTENTION));
+    }
+    if wants(Op::Calib) {
+        jobs.extend(calib::jobs(&sizes, calib::python().as_deref()));
     }
     if wants(Op::Model) {
         let batches: Vec<usize> = args.batch.iter().map(|batch| batch.get()).collect();

@@ -47,6 +47,8 @@ pub enum Work {
     Ops(f64),
     /// Bytes read and written: reported as GB/s.
     Bytes(f64),
+    /// Neither says how much there is to do: only the time of a call is reported.
+    Calls,
 }
 
 impl Work {
@@ -55,6 +57,7 @@ impl Work {
     pub fn amount(self) -> f64 {
         match self {
             Work::Ops(amount) | Work::Bytes(amount) => amount,
+            Work::Calls => 1.0,
         }
     }
 }

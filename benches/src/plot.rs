@@ -163,11 +163,7 @@ fn draw_bars(root: &DrawingArea<SVGBackend<'_>, Shift>, records: &[Record], fast
             key.threads
         );
         root.draw(&Text::new(name, (10, y), text.clone()))?;
-        let rate = format!(
-            "{} {}",
-            crate::table::number(record.rate()),
-            crate::table::unit(record)
-        );
+        let rate = crate::table::rate(record);
         root.draw(&Text::new(rate, (end + 6, y), text.clone()))?;
     }
     Ok(())

@@ -16,10 +16,10 @@ pub struct Record {
     /// What was measured.
     #[serde(flatten)]
     pub key: Key,
-    /// Multiplications and additions, in 10^9 a second; none for work counted in bytes.
+    /// Multiplications and additions, in 10^9 a second; none for other work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gops: Option<f64>,
-    /// Bytes read and written, in 10^9 a second; none for work counted in operations.
+    /// Bytes read and written, in 10^9 a second; none for other work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gbps: Option<f64>,
     /// The machine's limit for this work in the same unit, measured in the same rounds.
@@ -38,6 +38,9 @@ pub struct Record {
     /// For a peer: the kernel that it chose, where it tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The most memory that the process had in use, in bytes, where it does nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
     /// For ours: how many times as fast as each peer in the same rounds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ratios: BTreeMap<String, f64>,
@@ -87,6 +90,12 @@ pub fn of_cell(
         .zip(outcomes)
         .map(|(contender, outcome)| Record::new(cell, contender, outcome, machine, commit))
         .collect();
+    relate(&mut records);
+    records
+}
+
+/// Notes in ours how many times as fast they are as each peer among these results of the same work.
+pub fn relate(records: &mut [Record]) {
     let peers: Vec<_> = records
         .iter()
         .filter(|record| !record.is_ours())
@@ -105,7 +114,6 @@ pub fn of_cell(
             .map(|(library, _, median)| (library.clone(), median / record.median_ns))
             .collect();
     }
-    records
 }
 
 impl Record {
@@ -122,6 +130,7 @@ impl Record {
         let (gops, gbps) = match cell.work {
             Work::Ops(_) => (Some(own), None),
             Work::Bytes(_) => (None, Some(own)),
+            Work::Calls => (None, None),
         };
         Self {
             key: Key {
@@ -144,6 +153,7 @@ impl Record {
             spread: outcome.timing.spread,
             agreement: contender.agreement,
             detail: contender.detail.clone(),
+            peak_bytes: None,
             ratios: BTreeMap::new(),
             cpu: machine.cpu.clone(),
             commit: commit.map(str::to_owned),
@@ -156,7 +166,7 @@ impl Record {
         self.key.library == OURS
     }
 
-    /// The rate, in GOP/s or GB/s.
+    /// The rate, in GOP/s or GB/s; 0 where only the time is known.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.gops.or(self.gbps).unwrap_or(0.0)
@@ -233,6 +243,7 @@ pub(crate) mod tests {
             spread: Some(0.01),
             agreement: None,
             detail: None,
+            peak_bytes: None,
             ratios: BTreeMap::new(),
             cpu: "test".to_owned(),
             commit: None,

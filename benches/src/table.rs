@@ -29,10 +29,13 @@ pub fn of_records(records: &[Record]) -> Table {
     .map(str::to_owned)
     .to_vec();
     header.extend(peers.iter().map(|peer| format!("÷ {peer}")));
+    let peaks = records.iter().any(|record| record.peak_bytes.is_some());
+    if peaks {
+        header.push("peak memory".to_owned());
+    }
     let mut table = empty(&header);
     for record in records {
         let key = &record.key;
-        let unit = unit(record);
         let share = record.share().map_or_else(
             || Cell::new("–"),
             |share| {
@@ -64,18 +67,23 @@ pub fn of_records(records: &[Record]) -> Table {
             Cell::new(&key.isa),
             Cell::new(key.threads),
             Cell::new(library(record)),
-            Cell::new(format!("{} {unit}", number(record.rate()))),
+            Cell::new(rate(record)),
             Cell::new(limit),
             share,
             Cell::new(duration(record.median_ns)),
             spread,
         ];
         row.extend(peers.iter().map(|peer| ratio(record, peer)));
+        if peaks {
+            row.push(Cell::new(
+                record.peak_bytes.map_or_else(String::new, memory),
+            ));
+        }
         table.add_row(row);
     }
     let right: Vec<usize> = [5, 7, 8, 9, 10, 11]
         .into_iter()
-        .chain(12..12 + peers.len())
+        .chain(12..12 + peers.len() + usize::from(peaks))
         .collect();
     right_align(&mut table, &right);
     table
@@ -124,7 +132,6 @@ pub fn of_changes(changes: &[Change]) -> Table {
             Verdict::Even => continue,
         };
         let key = &change.now.key;
-        let unit = unit(&change.now);
         table.add_row(vec![
             Cell::new(&key.op),
             Cell::new(&key.types),
@@ -133,8 +140,8 @@ pub fn of_changes(changes: &[Change]) -> Table {
             Cell::new(&key.isa),
             Cell::new(key.threads),
             Cell::new(&key.library),
-            Cell::new(format!("{} {unit}", number(change.before.rate()))),
-            Cell::new(format!("{} {unit}", number(change.now.rate()))),
+            Cell::new(rate(&change.before)),
+            Cell::new(rate(&change.now)),
             Cell::new(format!("{:.3}", change.ratio)),
             Cell::new(word).fg(colour),
         ]);
@@ -200,17 +207,23 @@ fn right_align(table: &mut Table, columns: &[usize]) {
     }
 }
 
-pub(crate) fn unit(record: &Record) -> &'static str {
-    if record.gops.is_some() {
-        "GOP/s"
-    } else {
-        "GB/s"
+/// The rate with its unit, or the time where that is all there is.
+pub(crate) fn rate(record: &Record) -> String {
+    match (record.gops, record.gbps) {
+        (Some(gops), _) => format!("{} GOP/s", number(gops)),
+        (None, Some(gbps)) => format!("{} GB/s", number(gbps)),
+        (None, None) => duration(record.median_ns),
     }
+}
+
+/// Bytes in MiB.
+fn memory(bytes: u64) -> String {
+    format!("{} MiB", number(bytes as f64 / f64::from(1 << 20)))
 }
 
 pub(crate) fn shape(record: &Record) -> String {
     let key = &record.key;
-    let one = if key.m == 1 && key.k == 1 && record.gbps.is_some() {
+    let one = if key.m == 1 && key.k == 1 && record.gops.is_none() {
         key.n.to_string()
     } else {
         format!("{}x{}x{}", key.m, key.k, key.n)
@@ -256,6 +269,22 @@ mod tests {
         assert_eq!(number(1.234), "1.23");
         assert_eq!(duration(1500.0), "1.50 µs");
         assert_eq!(duration(2.5e9), "2.50 s");
+    }
+
+    #[test]
+    fn a_row_without_a_rate_shows_its_time_and_memory_where_it_is_known() {
+        let mut timed = record("avx2", 50.0);
+        (timed.gops, timed.limit, timed.median_ns) = (None, None, 1500.0);
+        assert!(
+            !of_records(std::slice::from_ref(&timed))
+                .to_string()
+                .contains("memory")
+        );
+        timed.peak_bytes = Some(3 << 20);
+        let text = of_records(&[timed, record("avx2", 50.0)]).to_string();
+        for part in ["1.50 µs", "peak memory", "3.00 MiB", "50.0 GOP/s"] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
     }
 
     #[test]

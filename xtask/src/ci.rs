@@ -321,6 +321,7 @@ fn bench() -> Result<Vec<Task>, Error> {
         &["convert", "--isa", "all", "--sizes", "l2"],
         &["quantize", "--isa", "all", "--sizes", "l2"],
         &["model", "--isa", "all"],
+        &["calib", "--sizes", "l2"],
     ] {
         let mut command = Command::new(program("quaver-benches"));
         command.args(args).arg("--quick");

@@ -13,10 +13,11 @@ pub(crate) fn all(criterion: &mut Criterion, jobs: Vec<Job>) {
         let mut group = criterion.benchmark_group(&job.label);
         match (job.build)(&field) {
             Ok(mut cell) => {
-                group.throughput(match cell.work {
-                    Work::Ops(ops) => Throughput::Elements(ops as u64),
-                    Work::Bytes(bytes) => Throughput::Bytes(bytes as u64),
-                });
+                match cell.work {
+                    Work::Ops(ops) => group.throughput(Throughput::Elements(ops as u64)),
+                    Work::Bytes(bytes) => group.throughput(Throughput::Bytes(bytes as u64)),
+                    Work::Calls => &mut group,
+                };
                 for contender in &mut cell.contenders {
                     let name = BenchmarkId::new(&contender.types, contender.isa);
                     group.bench_function(name, |bencher| bencher.iter(|| (contender.call)()));
