@@ -25,6 +25,8 @@ pub struct Piece<'a> {
     pub(crate) batch: u64,
     pub(crate) values: &'a [f32],
     pub(crate) summary: &'a MinMax,
+    /// What [`begin`](Accumulator::begin) gave.
+    pub(crate) left: Option<u64>,
 }
 
 /// What one observer keeps of one group beside its [`Extent`].
@@ -55,6 +57,13 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
 
     /// Checks settings that come from outside.
     fn check_settings(settings: &Self::Settings) -> Result<(), CalibError>;
+    /// Adds what can be added of a piece before its ends are known, and gives how many of its
+    /// finite values are left to [`add`](Self::add); `None` where all are. Of the two looks at a
+    /// piece, at its ends and at each value, the first waits for memory: it should be the one that
+    /// has work to do meanwhile.
+    fn begin(&mut self, _values: &[f32], _scratch: &mut Self::Scratch) -> Option<u64> {
+        None
+    }
     /// Adds values; `extent` already includes them. `scratch` is room to work in.
     fn add(
         &mut self,
@@ -87,9 +96,26 @@ struct Group<A> {
 }
 
 impl<A: Accumulator> Group<A> {
-    fn add(&mut self, settings: &A::Settings, piece: Piece<'_>, scratch: &mut A::Scratch) {
-        self.extent.add(piece.values.len(), piece.summary);
+    /// Adds values of a batch, and tells whether all were finite.
+    fn add(
+        &mut self,
+        settings: &A::Settings,
+        isa: Isa,
+        batch: u64,
+        values: &[f32],
+        scratch: &mut A::Scratch,
+    ) -> bool {
+        let left = self.more.begin(values, scratch);
+        let summary = min_max(isa, values);
+        self.extent.add(values.len(), &summary);
+        let piece = Piece {
+            batch,
+            values,
+            summary: &summary,
+            left,
+        };
         self.more.add(settings, &self.extent, piece, scratch);
+        summary.all_finite()
     }
 
     /// The caller has checked that the counts cannot overflow.
@@ -192,19 +218,7 @@ impl<A: Accumulator> Grouped<A> {
         staged.resize_with(count, Group::default);
         let mut finite = true;
         layout.for_each_piece(x, room, |group, values| {
-            if !finite {
-                return;
-            }
-            let summary = min_max(isa, values);
-            finite = summary.all_finite();
-            if finite {
-                let piece = Piece {
-                    batch,
-                    values,
-                    summary: &summary,
-                };
-                staged[group].add(settings, piece, scratch);
-            }
+            finite = finite && staged[group].add(settings, isa, batch, values, scratch);
         })?;
         if !finite {
             return Ok(false);
@@ -369,13 +383,7 @@ impl<A: Accumulator> Observer for Grouped<A> {
         } = self;
         let isa = Isa::detect();
         layout.for_each_piece(&x, room, |group, values| {
-            let summary = min_max(isa, values);
-            let piece = Piece {
-                batch: batch_index,
-                values,
-                summary: &summary,
-            };
-            groups[group].add(settings, piece, scratch);
+            groups[group].add(settings, isa, batch_index, values, scratch);
         })
     }
 

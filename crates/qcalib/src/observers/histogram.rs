@@ -177,18 +177,30 @@ impl Histogram {
         }
     }
 
-    /// Counts values of any kind with the kernel; what is not finite is nowhere counted.
-    fn count_many(&mut self, values: &[f32], scratch: &mut Vec<u32>) {
+    /// Counts values of any kind with the kernel; what is not finite is nowhere counted. Gives how
+    /// many finite values lie beyond the bins, or `None` where nothing was counted.
+    fn count_inside(&mut self, values: &[f32], scratch: &mut Vec<u32>) -> Option<u64> {
         let into = HistogramMut {
             exponent: self.exponent,
             positive: &mut self.positive,
             negative: &mut self.negative,
         };
-        match histogram(Isa::detect(), values, into, scratch) {
-            Ok(rest) => self.zeros += rest.zeros,
-            // Exponent and bins are always ones that the kernel takes, which counts nothing else.
-            Err(_) => self.count_each(values),
-        }
+        // Exponent and bins are always ones that the kernel takes.
+        let rest = histogram(Isa::detect(), values, into, scratch).ok()?;
+        self.zeros += rest.zeros;
+        Some(rest.outside)
+    }
+
+    /// Whether the kernel pays: emptying its 32-bit counts takes about as long as counting as many
+    /// values one by one.
+    fn are_many(&self, values: &[f32]) -> bool {
+        values.len() >= (self.negative.len() + self.positive.len()) / 4
+    }
+
+    /// The ends of the bins: finite values beyond them, on either side, are in none.
+    fn ends(&self) -> (f64, f64) {
+        let end = |side: &[u64]| side.len() as f64 * self.width();
+        (-end(&self.negative), end(&self.positive))
     }
 
     fn count_each(&mut self, values: &[f32]) {
@@ -289,14 +301,37 @@ impl Accumulator for Histogram {
         piece: Piece<'_>,
         scratch: &mut Vec<u32>,
     ) {
+        let (low, high) = self.ends();
         self.fit(settings, extent);
-        // Emptying the 32-bit counts takes about as long as counting as many values one by one.
-        let used = self.negative.len() + self.positive.len();
-        if piece.values.len() >= used / 4 {
-            self.count_many(piece.values, scratch);
-        } else {
-            self.count_each(piece.values);
+        match piece.left {
+            Some(0) => {}
+            Some(_) => {
+                let outside = |&&v: &&f32| {
+                    let x = f64::from(v);
+                    (v > 0.0 && x >= high || v < 0.0 && x <= low) && v.is_finite()
+                };
+                piece
+                    .values
+                    .iter()
+                    .filter(outside)
+                    .for_each(|&v| self.count(v));
+            }
+            None => {
+                let many = self.are_many(piece.values);
+                if !many || self.count_inside(piece.values, scratch).is_none() {
+                    self.count_each(piece.values);
+                }
+            }
         }
+    }
+
+    /// Counts into the bins that are there, once there are some.
+    fn begin(&mut self, values: &[f32], scratch: &mut Vec<u32>) -> Option<u64> {
+        let none = self.negative.is_empty() && self.positive.is_empty();
+        if none || !self.are_many(values) {
+            return None;
+        }
+        self.count_inside(values, scratch)
     }
 
     fn merge(&mut self, settings: &HistogramSettings, extent: &Extent, other: &Self) {
@@ -478,11 +513,44 @@ mod tests {
             fast.fit(&settings, &extent);
             plain.fit(&settings, &extent);
             let mut scratch = Vec::new();
-            fast.count_many(&x, &mut scratch);
+            prop_assert_eq!(fast.count_inside(&x, &mut scratch), Some(0));
             x.iter().for_each(|&v| plain.count(v));
             prop_assert!(scratch.iter().all(|&c| c == 0));
             prop_assert_eq!((fast.zeros, &fast.negative, &fast.positive),
                 (plain.zeros, &plain.negative, &plain.positive));
+        }
+
+        /// Pieces of growing and of shrinking magnitudes, the later ones counted in part before
+        /// their ends are known.
+        #[test]
+        fn what_lies_beyond_the_bins_is_counted_after_them(
+            pieces in prop::collection::vec(
+                (prop::collection::vec(-1f32..1.0, 1..300), -140i32..120, any::<bool>()),
+                1..6,
+            ),
+        ) {
+            let settings = HistogramSettings { bins: 16 };
+            let (mut extent, mut scratch) = (Extent::default(), Vec::new());
+            let (mut one, mut plain) = (Histogram::default(), Histogram::default());
+            let (mut begun, mut all) = (0, 0);
+            for (mut values, exponent, special) in pieces {
+                values.iter_mut().for_each(|v| *v *= pow2(exponent) as f32);
+                if special {
+                    values.extend([0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0]);
+                }
+                let left = one.begin(&values, &mut scratch);
+                begun += usize::from(left.is_some());
+                let summary = qkernels::min_max(Isa::detect(), &values);
+                extent.add(values.len(), &summary);
+                let piece = Piece { batch: 0, values: &values, summary: &summary, left };
+                one.add(&settings, &extent, piece, &mut scratch);
+                plain.fit(&settings, &extent);
+                plain.count_each(&values);
+                prop_assert_eq!((one.exponent, one.zeros, &one.negative, &one.positive),
+                    (plain.exponent, plain.zeros, &plain.negative, &plain.positive));
+                all += usize::from(values.len() >= 8);
+            }
+            prop_assert!(begun + 1 >= all, "{} of {} pieces were begun", begun, all);
         }
     }
 }
