@@ -89,7 +89,7 @@ fn compare(python: &Path, model: &Path, scratch: &Path, tasks: &mut Vec<Task>) {
 }
 
 fn quaver(subcommand: &str) -> Command {
-    let mut command = Command::new(program("quaver"));
+    let mut command = Command::new(program("release", "quaver"));
     command.arg(subcommand);
     command
 }
