@@ -114,6 +114,14 @@ pub enum QuantizeError {
         /// The value.
         value: String,
     },
+    /// A method for a tensor that is not quantized.
+    #[error("\"{given}\" is no tensor that gets a range: those of this model are {known}")]
+    NoTensor {
+        /// The name.
+        given: String,
+        /// Names that exist.
+        known: String,
+    },
     /// A method whose observer did not run.
     #[error(
         "method \"{method}\" needs a {needs} observer, which calibration did not place: name the method when observers are placed"

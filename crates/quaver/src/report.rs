@@ -1,5 +1,7 @@
 //! Step 6: what was quantized, with which parameters, and what came of it.
 
+use std::collections::BTreeMap;
+
 use qformat::Scheme;
 use qmodel::Model;
 use serde::Serialize;
@@ -68,6 +70,9 @@ pub struct Report {
     /// How ranges were chosen; absent for dynamic models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// The tensors whose range another method chose, and that method.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tensor_methods: BTreeMap<String, String>,
     /// Scheme of activations.
     pub activations: String,
     /// Granularity of weights.
@@ -151,6 +156,7 @@ impl Report {
             mode: name,
             format,
             method,
+            tensor_methods: BTreeMap::new(),
             activations: scheme.to_string(),
             weights: weights.to_string(),
             float_bytes: float.to_bytes().len(),

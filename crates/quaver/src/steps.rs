@@ -11,8 +11,8 @@
 use std::path::Path;
 
 use qcalib::{ObserverKind, Policy};
-use qformat::{FormatError, Granularity, QuantSpec};
-use qmodel::{Model, Session, SessionOptions, Tensor};
+use qformat::{FormatError, Granularity, QParams, QuantSpec};
+use qmodel::{Graph, Model, Session, SessionOptions, Tensor};
 
 use crate::batches::BatchSet;
 use crate::data::refs;
@@ -264,8 +264,8 @@ impl Observing {
 /// different methods and options.
 #[derive(Debug)]
 pub struct Calibrated {
-    chosen: Chosen,
-    observers: Observers,
+    pub(crate) chosen: Chosen,
+    pub(crate) observers: Observers,
     batches: u64,
     sample: Option<Batch>,
 }
@@ -300,30 +300,27 @@ impl Calibrated {
     /// [`QuantizeError::Calibration`] for a value without a range,
     /// [`QuantizeError::Format`] for a weight or bias that holds NaN or infinities.
     pub fn convert(&self, options: &ConvertOptions) -> Result<Converted, QuantizeError> {
-        self.convert_at(&self.chosen.placement, options)
+        let Chosen { model, placement } = &self.chosen;
+        let ranges = self.ranges(options)?;
+        self.converted(&model.graph, placement, &ranges, options)
     }
 
-    /// [`convert`](Self::convert), for a part of the chosen operators.
-    pub(crate) fn convert_at(
+    /// Writes `graph`, which is the float graph or one that stands in for it.
+    pub(crate) fn converted(
         &self,
+        graph: &Graph,
         placement: &Placement,
+        ranges: &Ranges,
         options: &ConvertOptions,
     ) -> Result<Converted, QuantizeError> {
-        let ranges = self.ranges(options)?;
         let float = &self.chosen.model;
-        let mut model = float.clone();
-        model.graph = match options.format {
-            Format::Qdq => qdq::rewrite(&float.graph, placement, &ranges, options.weights),
-            Format::QOperator => {
-                qoperator::rewrite(&float.graph, placement, &ranges, options.weights)
-            }
-        }?;
+        let model = self.rewritten(graph, placement, ranges, options)?;
         let report = Report::new(
             Mode::Static { options: *options },
             float,
             &model,
             placement,
-            &ranges,
+            ranges,
         );
         Ok(Converted {
             model,
@@ -332,29 +329,63 @@ impl Calibrated {
         })
     }
 
+    /// The quantized model alone.
+    pub(crate) fn rewritten(
+        &self,
+        graph: &Graph,
+        placement: &Placement,
+        ranges: &Ranges,
+        options: &ConvertOptions,
+    ) -> Result<Model, QuantizeError> {
+        let rewrite = match options.format {
+            Format::Qdq => qdq::rewrite,
+            Format::QOperator => qoperator::rewrite,
+        };
+        // The graph alone is replaced; what else the file holds stays.
+        let float = &self.chosen.model;
+        let mut model = float.clone();
+        model.graph = rewrite(graph, placement, ranges, options.weights)?;
+        Ok(model)
+    }
+
     /// The parameters of every value that was observed.
     pub(crate) fn ranges(&self, options: &ConvertOptions) -> Result<Ranges, QuantizeError> {
+        let mut ranges = Ranges::default();
+        for value in self.observers.keys() {
+            let params = self.params_by(value, options.method, options)?;
+            ranges.insert(value.clone(), params);
+        }
+        Ok(ranges)
+    }
+
+    /// The parameters that a method chooses for an observed value.
+    pub(crate) fn params_by(
+        &self,
+        value: &str,
+        method: Method,
+        options: &ConvertOptions,
+    ) -> Result<QParams, QuantizeError> {
         let spec = QuantSpec {
             dtype: options.activation_dtype(),
             scheme: options.activations,
             granularity: Granularity::PerTensor,
         };
-        let mut ranges = Ranges::default();
-        for (value, observers) in &self.observers {
-            let observer = observers
-                .iter()
-                .find(|o| options.method.served_by(o.kind()))
-                .ok_or_else(|| QuantizeError::NotObserved {
-                    method: options.method.to_string(),
-                    needs: options.method.observer_kind().to_string(),
-                })?;
-            let params = qcalib::params(&**observer, options.method, spec)
-                .map_err(|source| in_value(value, source))?;
-            if let [p] = params.params() {
-                ranges.insert(value.clone(), *p);
-            }
-        }
-        Ok(ranges)
+        let unobserved = || QuantizeError::Unobserved {
+            value: value.to_owned(),
+        };
+        let observer = self
+            .observers
+            .get(value)
+            .ok_or_else(unobserved)?
+            .iter()
+            .find(|o| method.served_by(o.kind()))
+            .ok_or_else(|| QuantizeError::NotObserved {
+                method: method.to_string(),
+                needs: method.observer_kind().to_string(),
+            })?;
+        let params =
+            qcalib::params(&**observer, method, spec).map_err(|source| in_value(value, source))?;
+        params.params().first().copied().ok_or_else(unobserved)
     }
 }
 
@@ -362,7 +393,7 @@ impl Calibrated {
 #[derive(Debug, Clone)]
 pub struct Converted {
     model: Model,
-    report: Report,
+    pub(crate) report: Report,
     sample: Option<Batch>,
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use qformat::{DType, Granularity, QParams, QuantSpec, Scheme, TensorQParams};
-use qmodel::Tensor;
+use qformat::{DType, FormatError, Granularity, QParams, QuantSpec, Scheme, TensorQParams};
+use qmodel::{Graph, Tensor};
 
 use super::{Rewriter, integers};
 use crate::placement::{Kind, Site};
@@ -56,36 +56,25 @@ impl Weights {
         granularity: WeightGranularity,
         input_scale: Option<f32>,
     ) -> Result<Weight, QuantizeError> {
-        let graph = &rewriter.graph;
         let missing = || QuantizeError::Unobserved {
             value: name.to_owned(),
         };
-        let tensor = graph.initializer(name).ok_or_else(missing)?.clone();
+        let tensor = rewriter
+            .graph
+            .initializer(name)
+            .ok_or_else(missing)?
+            .clone();
         let values = tensor.as_slice::<f32>().ok_or_else(missing)?;
-        let in_value = |source| QuantizeError::Format {
-            value: format!("weight \"{name}\""),
-            source,
-        };
-        let axis = match granularity {
-            WeightGranularity::PerTensor => None,
-            WeightGranularity::PerChannel => site.channel_axis,
-        };
-        let spec = QuantSpec {
-            dtype: DType::I8,
-            scheme: Scheme::Symmetric,
-            granularity: axis.map_or(Granularity::PerTensor, |axis| Granularity::PerChannel {
-                axis,
-            }),
-        };
-        let mut params =
-            TensorQParams::from_data(values, tensor.shape(), spec).map_err(in_value)?;
-        let bias = site
-            .bias
-            .as_ref()
-            .and_then(|b| graph.initializer(b)?.as_slice::<f32>());
-        if let (Some(bias), Some(input_scale)) = (bias, input_scale) {
-            params = widened(&params, bias, input_scale).map_err(in_value)?;
-        }
+        let in_value = |source| in_weight(name, source);
+        let axis = channel_axis(site, granularity);
+        let params = parameters(
+            &rewriter.graph,
+            site,
+            name,
+            &tensor,
+            granularity,
+            input_scale,
+        )?;
 
         let key = (
             name.to_owned(),
@@ -129,6 +118,56 @@ impl Weights {
         };
         self.done.insert(key, weight.clone());
         Ok(weight)
+    }
+}
+
+/// The axis whose elements have scales of their own.
+pub(crate) fn channel_axis(site: &Site, granularity: WeightGranularity) -> Option<usize> {
+    match granularity {
+        WeightGranularity::PerTensor => None,
+        WeightGranularity::PerChannel => site.channel_axis,
+    }
+}
+
+/// Scales that cover the values of the weight `name` of a site, wide enough for its bias.
+pub(crate) fn parameters(
+    graph: &Graph,
+    site: &Site,
+    name: &str,
+    tensor: &Tensor,
+    granularity: WeightGranularity,
+    input_scale: Option<f32>,
+) -> Result<TensorQParams, QuantizeError> {
+    let values = tensor
+        .as_slice::<f32>()
+        .ok_or_else(|| QuantizeError::Unobserved {
+            value: name.to_owned(),
+        })?;
+    let axis = channel_axis(site, granularity);
+    let spec = QuantSpec {
+        dtype: DType::I8,
+        scheme: Scheme::Symmetric,
+        granularity: axis.map_or(Granularity::PerTensor, |axis| Granularity::PerChannel {
+            axis,
+        }),
+    };
+    let params =
+        TensorQParams::from_data(values, tensor.shape(), spec).map_err(|e| in_weight(name, e))?;
+    let bias = site
+        .bias
+        .as_ref()
+        .and_then(|b| graph.initializer(b)?.as_slice::<f32>());
+    match (bias, input_scale) {
+        (Some(bias), Some(scale)) => widened(&params, bias, scale).map_err(|e| in_weight(name, e)),
+        _ => Ok(params),
+    }
+}
+
+/// Names the weight in an error of its parameters.
+fn in_weight(name: &str, source: FormatError) -> QuantizeError {
+    QuantizeError::Format {
+        value: format!("weight \"{name}\""),
+        source,
     }
 }
 
