@@ -48,6 +48,9 @@ pub(crate) enum CliError {
     /// Anything on the way through the six steps.
     #[error("{0}")]
     Quantize(Box<QuantizeError>),
+    /// A plot that could not be drawn.
+    #[error("the plot of a tensor cannot be drawn: {0}")]
+    Plot(String),
     /// Options that do not go together, or values that they do not take.
     #[error("{0}")]
     Usage(String),

@@ -21,7 +21,7 @@ use quaver::kernels::Isa;
 
 use crate::error::CliError;
 
-/// Quantize neural networks to int8, run them, and see what it costs.
+/// Quantize neural networks to int8, run them, and see what it costs and why.
 ///
 /// Start with `quaver demo`: it takes a small digit classifier through all six steps (choose
 /// operators, try dynamic, try static, calibrate, convert, evaluate) in under a minute.
@@ -31,6 +31,7 @@ use crate::error::CliError;
   quaver demo
   quaver quantize model.onnx --calibration data.npz -o model.int8.onnx
   quaver evaluate model.int8.onnx --data test.npz --against model.onnx
+  quaver explain model.onnx --calibration data.npz -o report.html
   quaver run model.int8.onnx --data test.npz -o outputs.npz
   quaver inspect model.int8.onnx
   quaver inspect bits 3.14 --as bf16
@@ -54,6 +55,7 @@ enum Command {
     Calibrate(commands::calibrate::Args),
     Run(commands::run::Args),
     Evaluate(commands::evaluate::Args),
+    Explain(commands::explain::Args),
     Inspect(commands::inspect::Args),
 }
 
@@ -67,6 +69,7 @@ fn run(command: &Command) -> Result<(), CliError> {
         Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Explain(args) => commands::explain::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
     }
 }

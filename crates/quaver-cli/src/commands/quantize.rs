@@ -1,7 +1,9 @@
 //! `quaver quantize`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -51,6 +53,10 @@ pub(crate) struct Args {
     /// percentile=99.9.
     #[arg(long)]
     method: Option<Method>,
+    /// Choose the range of one tensor, an activation or a weight, by another method; repeatable.
+    /// `quaver explain` tells which tensors gain by it.
+    #[arg(long, value_name = "TENSOR=METHOD")]
+    tensor_method: Vec<TensorMethod>,
     /// One scale per output channel of a weight (the default).
     #[arg(long, overrides_with = "per_tensor")]
     per_channel: bool,
@@ -85,6 +91,36 @@ pub(crate) struct Args {
     report: Option<PathBuf>,
 }
 
+/// A tensor and the method for it.
+#[derive(Debug, Clone, PartialEq)]
+struct TensorMethod {
+    tensor: String,
+    method: Method,
+}
+
+impl FromStr for TensorMethod {
+    type Err = String;
+
+    /// Splits at the first `=` behind which a method stands: names may hold one, and so may
+    /// methods.
+    fn from_str(s: &str) -> Result<TensorMethod, String> {
+        let split = |(at, _)| {
+            let (tensor, method) = (&s[..at], &s[at + 1..]);
+            Some(TensorMethod {
+                tensor: (!tensor.is_empty()).then(|| tensor.to_owned())?,
+                method: method.parse().ok()?,
+            })
+        };
+        s.match_indices('=').find_map(split).ok_or_else(|| {
+            let names: Vec<&str> = Method::ALL.iter().map(|m| m.name()).collect();
+            format!(
+                "write it like image=mse or image=percentile=99.9; the methods are {}",
+                names.join(", ")
+            )
+        })
+    }
+}
+
 /// Where scales of activations come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
@@ -106,6 +142,7 @@ impl Args {
         let only_static = [
             ("--from", self.from.is_some()),
             ("--method", self.method.is_some()),
+            ("--tensor-method", !self.tensor_method.is_empty()),
             ("--scheme", self.scheme.is_some()),
             ("--format", self.format.is_some()),
             ("--non-finite", self.non_finite.is_some()),
@@ -140,6 +177,12 @@ impl Args {
                 ("--from", self.from.as_deref()),
             ],
         )
+    }
+
+    /// The last of several for a tensor counts.
+    fn tensor_methods(&self) -> BTreeMap<String, Method> {
+        let pair = |t: &TensorMethod| (t.tensor.clone(), t.method);
+        self.tensor_method.iter().map(pair).collect()
     }
 
     fn batch(&self, model: &Model) -> usize {
@@ -188,7 +231,9 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
     };
     if let Some(path) = &args.from {
         let recorded = super::calibrate::read(path)?;
-        return Ok(chosen.restore(&recorded)?.convert(&options)?);
+        return Ok(chosen
+            .restore(&recorded)?
+            .convert_mixed(&options, &args.tensor_methods())?);
     }
     let data = match (args.mode, data) {
         (Mode::Static, Some(data)) => data,
@@ -200,11 +245,14 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
         (_, None) => return Ok(chosen.dynamic(weights)?),
     };
     let policy = args.non_finite.unwrap_or(Policy::Error);
-    let observing = chosen.observe(&[options.method], policy)?;
+    let tensor_methods = args.tensor_methods();
+    let mut methods: Vec<Method> = tensor_methods.values().copied().collect();
+    methods.push(options.method);
+    let observing = chosen.observe(&methods, policy)?;
     let batch = args.batch(model);
     let bar = progress::bar(data.len().div_ceil(batch), "calibrating");
     let calibrated = observing.calibrate(data.batches(batch).progress_with(bar))?;
-    Ok(calibrated.convert(&options)?)
+    Ok(calibrated.convert_mixed(&options, &tensor_methods)?)
 }
 
 /// The report with scores, or without them where outputs are of a kind that has none.
@@ -263,4 +311,26 @@ fn print_summary(args: &Args, report: &Report) -> Result<(), CliError> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_and_methods_are_told_apart_whatever_holds_an_equals_sign() {
+        for (given, tensor, method) in [
+            ("image=mse", "image", Method::Mse),
+            ("a=b=percentile=99.9", "a=b", Method::Percentile(99.9)),
+            ("mean-std=mean-std=2", "mean-std", Method::MeanStd(2.0)),
+            ("x==entropy", "x=", Method::Entropy),
+        ] {
+            let read: TensorMethod = given.parse().unwrap();
+            assert_eq!((read.tensor.as_str(), read.method), (tensor, method));
+        }
+        for bad in ["", "=", "=mse", "image", "image=", "image=best", "mse"] {
+            let e = bad.parse::<TensorMethod>().unwrap_err();
+            assert!(e.contains("percentile"), "{bad}: {e}");
+        }
+    }
 }
