@@ -139,8 +139,8 @@ fn histogram(
     if let Some((i, m)) = tensor.methods.iter().enumerate().find(|(_, m)| m.chosen) {
         for end in [f64::from(m.min), f64::from(m.max)] {
             if (from..=to).contains(&end) {
-                let line = [(end, FLOOR), (end, 2.0 * most)];
-                chart.draw_series(DashedLineSeries::new(line, 4, 3, colour(i).stroke_width(1)))?;
+                let line = vec![(end, FLOOR), (end, 2.0 * most)];
+                chart.draw_series([PathElement::new(line, colour(i).stroke_width(1))])?;
             }
         }
     }

@@ -13,10 +13,10 @@ use crate::error::CliError;
 const WIDTH: u16 = 100;
 
 /// Characters of a name.
-const NAME: usize = 24;
+const NAME: usize = 18;
 
 /// Characters of a distribution.
-const SPARKLINE: usize = 16;
+const SPARKLINE: usize = 12;
 
 /// Characters of the longest bar.
 const BAR: usize = 12;
@@ -42,7 +42,12 @@ pub(super) fn print(title: &str, e: &Explanation, top: usize) -> Result<(), CliE
     )?;
     say!("{}", layers(&e.layers, e.other_share, top))?;
     say!("\nTensors, the noisiest first{}", of(e.tensors.len(), top))?;
-    say!("{}", tensors(&e.tensors, top))
+    say!("{}", tensors(&e.tensors, top))?;
+    say!(
+        "(w): a weight. scale: the step between numbers; zero: the integer for 0; clipped: values cut \
+         off;\nends: values at the lowest or highest integer; dead: integers no value becomes; best: \
+         the method\nwith least noise. `quaver explain --help` says more."
+    )
 }
 
 /// How much of a list is shown, where that is not all of it.
@@ -134,26 +139,29 @@ fn layers(list: &[Layer], other: Option<f64>, top: usize) -> Table {
 
 fn tensors(list: &[Tensor], top: usize) -> Table {
     let header = [
-        "tensor", "values", "scale", "zero", "clipped", "SQNR", "ends", "dead", "best", "",
+        "tensor", "values", "scale", "zero", "clipped", "SQNR dB", "ends", "dead", "best", "+dB",
     ];
     let mut table = plain(&header, 2);
+    // Ten columns leave no room for the space.
+    let percent = |share: f64| percent(share).replace(' ', "");
     for t in list.iter().take(top) {
         let Some(c) = t.chosen() else { continue };
         let (best, gain) = match t.best() {
-            Some(b) if !b.chosen => (b.method.clone(), change(b.switch_db)),
-            _ => ("–".to_owned(), String::new()),
+            Some(b) if !b.chosen => (b.method.clone(), change(b.switch_db).replace(" dB", "")),
+            _ => ("the chosen one".to_owned(), String::new()),
         };
         let kind = match t.role {
             Role::Activation => "",
             Role::Weight => " (w)",
         };
+        let sqnr = c.sqnr.db();
         table.add_row(vec![
             format!("{}{kind}", short(&printable(&t.name), NAME - kind.len())),
             sparkline(&t.histogram, SPARKLINE),
             number(c.scale),
             c.zero_point.to_string(),
             percent(c.clipped()),
-            c.sqnr.to_string(),
+            sqnr.map_or(c.sqnr.to_string(), |db| format!("{db:.1}")),
             percent(c.saturated),
             percent(c.dead_codes),
             best,
@@ -182,7 +190,7 @@ fn plain(headings: &[&str], left: usize) -> Table {
         table.set_width(WIDTH);
     }
     for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((u16::from(i > 0), 1));
+        column.set_padding((0, 1));
         if i >= left {
             column.set_cell_alignment(CellAlignment::Right);
         }
