@@ -59,7 +59,7 @@ pub struct ExplainOptions {
     /// The most bins of a histogram in the result; at least 2.
     pub bins: usize,
     /// The most tensors whose method is switched, and the most layers that are left in float, to
-    /// see what it gives: one quantized model each.
+    /// see what it gives: at most two quantized models a tensor, and one a layer.
     pub trials: usize,
     /// A change is suggested when it raises the SQNR of the model's output by at least so many dB.
     pub least_gain_db: f64,
@@ -142,7 +142,7 @@ impl Calibrated {
     ///
     /// `data` is what models are run on; its labels, if any, give accuracies. `progress` is called
     /// before each step. The model is quantized and run once for every method and every layer, and
-    /// at most `2 · trials` times more.
+    /// at most `3 · trials` times more.
     ///
     /// # Errors
     ///

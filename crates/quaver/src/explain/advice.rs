@@ -2,10 +2,13 @@
 
 use super::tensor::Found;
 use super::trial::Trials;
-use super::types::{Action, Layer, MethodQuality, Quality, Role, Suggestion, Tensor};
+use super::types::{Action, Layer, MethodEffect, MethodQuality, Quality, Role, Suggestion, Tensor};
 use super::{ExplainOptions, Progress, Stage};
 use crate::mixed::WeightRecord;
 use crate::{Calibrated, Method, QuantizeError};
+
+/// The share of unused integers that is a reason to try another method.
+const MANY: f64 = 0.25;
 
 /// What is known before changes are tried.
 pub(super) struct Advice<'a> {
@@ -28,15 +31,17 @@ impl Advice<'_> {
         trials: &mut Trials<'_, '_>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(Vec<Suggestion>, usize), QuantizeError> {
-        let tensors: Vec<(&Tensor, usize)> = self
+        let tensors: Vec<(&Tensor, Vec<usize>)> = self
             .found
             .tensors
             .iter()
-            .filter_map(|t| Some((t, self.better(t)?)))
+            .map(|t| (t, self.promising(t)))
+            .filter(|(_, methods)| !methods.is_empty())
             .take(self.options.trials)
             .collect();
         let layers = &self.layers[..self.options.trials.min(self.layers.len())];
-        let total = tensors.len() + layers.len();
+        let switches: usize = tensors.iter().map(|(_, methods)| methods.len()).sum();
+        let total = switches + layers.len();
         let (mut done, mut tried) = (0, Vec::new());
         let mut at = |name: &str| {
             progress(Progress {
@@ -48,21 +53,31 @@ impl Advice<'_> {
             done += 1;
         };
         // Whole models were run for the methods already.
-        for m in self.methods.iter().filter(|m| !m.chosen).take(1) {
+        let best = self.methods.iter().find(|m| !m.chosen);
+        if let Some(m) = best {
             let action = Action::SwitchMethod {
                 method: m.method.clone(),
             };
             tried.push((action, m.quality));
         }
-        for (tensor, method) in tensors {
-            at(&tensor.name);
-            let quality = self.switched(calibrated, trials, tensor, method)?;
-            let action = Action::SwitchTensor {
-                tensor: tensor.name.clone(),
-                role: tensor.role,
-                method: self.compared[method].to_string(),
-            };
-            tried.push((action, quality));
+        for (tensor, methods) in tensors {
+            // One suggestion a tensor: the best of those that were tried.
+            let mut best: Option<(usize, Quality)> = None;
+            for method in methods {
+                at(&tensor.name);
+                let quality = self.switched(calibrated, trials, tensor, method)?;
+                if best.is_none_or(|(_, b)| quality.sqnr.total_cmp(b.sqnr).is_gt()) {
+                    best = Some((method, quality));
+                }
+            }
+            if let Some((method, quality)) = best {
+                let action = Action::SwitchTensor {
+                    tensor: tensor.name.clone(),
+                    role: tensor.role,
+                    method: self.compared[method].to_string(),
+                };
+                tried.push((action, quality));
+            }
         }
         for (node, layer) in layers {
             at(&layer.name);
@@ -75,19 +90,33 @@ impl Advice<'_> {
             };
             tried.push((action, trials.run_nodes(&rest)?));
         }
-        let count = tried.len();
+        let count = usize::from(best.is_some()) + total;
         Ok((self.helpful(tried, trials.before()), count))
     }
 
-    /// The method that promises most for a tensor, where it promises enough.
-    fn better(&self, tensor: &Tensor) -> Option<usize> {
-        let (chosen, best) = (tensor.chosen()?, tensor.best()?);
-        if best.chosen || !best.sqnr.beats(chosen.sqnr, self.options.least_gain_db) {
-            return None;
-        }
-        self.compared
-            .iter()
-            .position(|m| m.to_string() == best.method)
+    /// The methods that are worth a try for a tensor: the one with the least noise; and where the
+    /// chosen one leaves many integers unused, the one with the least noise of those that use them.
+    /// An outlier that is kept may be the larger part of a tensor's signal and of no use to the
+    /// model.
+    fn promising(&self, tensor: &Tensor) -> Vec<usize> {
+        let Some(chosen) = tensor.chosen() else {
+            return Vec::new();
+        };
+        let least = self.options.least_gain_db;
+        let quiet = tensor
+            .best()
+            .filter(|b| !b.chosen && b.sqnr.beats(chosen.sqnr, least));
+        let used = (chosen.dead_codes >= MANY)
+            .then(|| {
+                let fuller = |m: &&MethodEffect| m.dead_codes <= 0.75 * chosen.dead_codes;
+                let others = tensor.methods.iter().rev().filter(fuller);
+                others.max_by(|a, b| a.sqnr.total_cmp(b.sqnr))
+            })
+            .flatten();
+        let place = |m: &MethodEffect| self.compared.iter().position(|c| c.to_string() == m.method);
+        let mut places: Vec<usize> = quiet.into_iter().chain(used).filter_map(place).collect();
+        places.dedup();
+        places
     }
 
     /// The whole model with another method for one tensor.

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use quaver::Explanation;
-use quaver::explain::{Layer, MethodQuality, Role, Suggestion, Tensor};
+use quaver::explain::{Action, Layer, MethodQuality, Role, Suggestion, Tensor};
 
 use super::text::{change, number, option, percent, printable, quality, short, sparkline};
 use crate::error::CliError;
@@ -69,14 +69,21 @@ fn suggestions(list: &[Suggestion], tried: usize, top: usize) -> Result<(), CliE
             .gain_db
             .map_or("no noise".to_owned(), |db| format!("{db:+.1} dB"));
         say!(
-            "{:>3}. {gain:<9} {:<44} {} -> {}",
+            "{:>3}. {gain:<9} {:<52} {} -> {}",
             i + 1,
             printable(&s.action.to_string()),
             s.before.sqnr,
             s.after.sqnr
         )?;
         if let Some(option) = option(&s.action) {
-            say!("     {}", printable(&option))?;
+            let stays = match s.action {
+                Action::KeepFloat {
+                    time_share: Some(share),
+                    ..
+                } => format!("   ({} of the run time stays in float)", percent(share)),
+                _ => String::new(),
+            };
+            say!("     {}{stays}", printable(&option))?;
         }
     }
     if list.len() > top {
@@ -190,7 +197,8 @@ fn plain(headings: &[&str], left: usize) -> Table {
         table.set_width(WIDTH);
     }
     for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 1));
+        // As wide as ten columns allow.
+        column.set_padding((0, if headings.len() < 10 { 2 } else { 1 }));
         if i >= left {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -29,13 +29,16 @@ pub(super) fn short(name: &str, width: usize) -> String {
     format!("…{kept}")
 }
 
-/// A share from 0 to 1 in percent; what is there is never shown as 0.
+/// A share from 0 to 1 in percent; what is there is never shown as nothing, nor less than all as
+/// all.
 pub(super) fn percent(share: f64) -> String {
     let p = 100.0 * share;
     if p == 0.0 {
         "0 %".to_owned()
     } else if p < 0.01 {
         "<0.01 %".to_owned()
+    } else if (99.95..100.0).contains(&p) {
+        ">99.9 %".to_owned()
     } else if p < 1.0 {
         format!("{p:.2} %")
     } else {
@@ -177,8 +180,11 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_never_lie_about_zero() {
-        let shown = [0.0, 0.000_01, 0.005, 0.5, 1.0].map(percent);
-        assert_eq!(shown, ["0 %", "<0.01 %", "0.50 %", "50.0 %", "100.0 %"]);
+        let shown = [0.0, 0.000_01, 0.005, 0.5, 0.9999, 1.0].map(percent);
+        assert_eq!(
+            shown,
+            ["0 %", "<0.01 %", "0.50 %", "50.0 %", ">99.9 %", "100.0 %"]
+        );
         let shown = [0.0, 1e-7, 0.0123, -1.5, 123.4, 1e9].map(number);
         assert_eq!(shown, ["0", "1.00e-7", "0.0123", "-1.50", "123", "1.00e9"]);
         assert_eq!(change(Some(-0.01)), "0.0 dB");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use quaver::Explanation;
-use quaver::explain::{Layer, MethodQuality};
+use quaver::explain::{Action, Layer, MethodQuality};
 
 use super::super::text::{change, option, percent};
 use super::escape;
@@ -66,12 +66,25 @@ pub(super) fn suggestions(page: &mut String, e: &Explanation) {
             .gain_db
             .map_or("no noise".to_owned(), |_| change(s.gain_db));
         let mut effect = format!("{} → {}", s.before.sqnr, s.after.sqnr);
-        if let (Some(a), Some(b)) = (s.before.agreement, s.after.agreement) {
+        match (s.before.agreement, s.after.agreement) {
+            (Some(a), Some(b)) if a == b => {
+                let _ = write!(effect, "; float's answer on {}, as before", percent(b));
+            }
+            (Some(a), Some(b)) => {
+                let (a, b) = (percent(a), percent(b));
+                let _ = write!(effect, "; float's answer on {a} → {b}");
+            }
+            _ => {}
+        }
+        if let Action::KeepFloat {
+            time_share: Some(share),
+            ..
+        } = s.action
+        {
             let _ = write!(
                 effect,
-                "; float's answer on {} → {}",
-                percent(a),
-                percent(b)
+                "; {} of the run time stays in float",
+                percent(share)
             );
         }
         let _ = write!(
