@@ -9,7 +9,7 @@ use quaver::explain::{Role, Tensor};
 
 use self::parts::{bar, cards, heading, layers, methods, suggestions};
 use super::plot;
-use super::text::{change, number, percent, sparkline};
+use super::text::{better, change, number, percent, sparkline};
 use crate::error::CliError;
 
 /// The style sheet. Colours of the plots are replaced in `style`.
@@ -108,13 +108,13 @@ fn tensor(page: &mut String, t: &Tensor, open: bool) -> Result<(), CliError> {
     let Some(chosen) = t.chosen() else {
         return Ok(());
     };
-    let best = match t.best() {
-        Some(b) if !b.chosen => format!(
+    let best = match better(t) {
+        Some(b) => format!(
             "<span class=\"good\">{} {}</span>",
             escape(&b.method),
             change(b.switch_db)
         ),
-        _ => "<span class=\"dim\">the chosen method is best</span>".to_owned(),
+        None => "<span class=\"dim\">none is better</span>".to_owned(),
     };
     let role = match t.role {
         Role::Activation => "activation",

@@ -125,7 +125,7 @@ fn histogram(
         .y_labels(5)
         .x_label_formatter(&|x| axis(*x, to - from))
         .y_label_formatter(&|y| count(*y))
-        .label_style(("sans-serif", 12).into_font().color(&INK))
+        .label_style(("sans-serif", 14).into_font().color(&INK))
         .draw()?;
     let bars = h.counts.iter().zip(h.edges.windows(2));
     chart.draw_series(bars.filter(|(c, _)| **c > 0).map(|(&c, edges)| {
@@ -144,7 +144,7 @@ fn histogram(
             }
         }
     }
-    let style = ("sans-serif", 12)
+    let style = ("sans-serif", 14)
         .into_font()
         .color(&INK)
         .pos(Pos::new(HPos::Left, VPos::Top));
@@ -183,7 +183,7 @@ fn ranges(
         }
         let (_, row) = chart.backend_coord(&(from, y));
         let (_, top) = area.get_base_pixel();
-        let style = ("sans-serif", 12)
+        let style = ("sans-serif", 14)
             .into_font()
             .color(&c)
             .pos(Pos::new(HPos::Right, VPos::Center));

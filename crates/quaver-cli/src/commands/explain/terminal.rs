@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyl
 use quaver::Explanation;
 use quaver::explain::{Action, Layer, MethodQuality, Role, Suggestion, Tensor};
 
-use super::text::{change, number, option, percent, printable, quality, short, sparkline};
+use super::text::{better, change, number, option, percent, printable, quality, short, sparkline};
 use crate::error::CliError;
 
 /// Columns of a table that goes to no terminal.
@@ -153,9 +153,9 @@ fn tensors(list: &[Tensor], top: usize) -> Table {
     let percent = |share: f64| percent(share).replace(' ', "");
     for t in list.iter().take(top) {
         let Some(c) = t.chosen() else { continue };
-        let (best, gain) = match t.best() {
-            Some(b) if !b.chosen => (b.method.clone(), change(b.switch_db).replace(" dB", "")),
-            _ => ("the chosen one".to_owned(), String::new()),
+        let (best, gain) = match better(t) {
+            Some(b) => (b.method.clone(), change(b.switch_db).replace(" dB", "")),
+            None => ("the chosen one".to_owned(), String::new()),
         };
         let kind = match t.role {
             Role::Activation => "",

@@ -1,6 +1,6 @@
 //! Numbers and names as people read them, in the terminal and on the page.
 
-use quaver::explain::{Action, Histogram, Quality};
+use quaver::explain::{Action, Histogram, MethodEffect, Quality, Tensor};
 
 /// Heights of a sparkline's columns.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -70,6 +70,12 @@ pub(super) fn change(db: Option<f64>) -> String {
         Some(db) => format!("{db:+.1} dB"),
         None => "–".to_owned(),
     }
+}
+
+/// The method with the least noise, where it is better than the chosen one by what is shown at all.
+pub(super) fn better(t: &Tensor) -> Option<&MethodEffect> {
+    let shown = |m: &&MethodEffect| !m.chosen && m.switch_db.is_none_or(|db| db >= 0.05);
+    t.best().filter(shown)
 }
 
 /// What came of a model, in a line.
