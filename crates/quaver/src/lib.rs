@@ -32,7 +32,8 @@
 //! let converted = chosen.convert(&quaver::ConvertOptions::default()); // not calibrated
 //! ```
 //!
-//! Calibration can be spread over machines: [`Recorded`]. It can be skipped where ranges are taken at run time: [`Chosen::dynamic`].
+//! What each choice of step 4 would cost, and what would help: [`mod@explain`]. Calibration can be
+//! spread over machines: [`Recorded`]. It can be skipped where ranges are taken at run time: [`Chosen::dynamic`].
 //!
 //! # The crates below
 //!

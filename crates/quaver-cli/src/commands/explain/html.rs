@@ -9,7 +9,7 @@ use quaver::explain::{Role, Tensor};
 
 use self::parts::{bar, cards, heading, layers, methods, suggestions};
 use super::plot;
-use super::text::{better, change, number, percent, sparkline};
+use super::text::{better, change, number, percent, printable, sparkline};
 use crate::error::CliError;
 
 /// The style sheet. Colours of the plots are replaced in `style`.
@@ -85,18 +85,17 @@ fn style() -> String {
     style
 }
 
-/// Text that is no markup, inside of elements and of quoted attributes.
+/// Text that is no markup, inside of elements and of quoted attributes, without the characters that
+/// no document may hold or that would turn the text beside it.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in printable(text).chars() {
         match c {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // No document may hold these, not even by number.
-            c if c.is_control() && !c.is_whitespace() => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }
@@ -137,10 +136,10 @@ fn tensor(page: &mut String, t: &Tensor, open: bool) -> Result<(), CliError> {
     } else {
         0.0
     };
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<p class=\"sub\">{count} values from {min} to {max}; {zeros} are exactly 0 and not drawn. \
-         Read by {readers}.</p>\n",
+         Read by {readers}.</p>",
         count = t.count,
         min = number(t.min),
         max = number(t.max),
@@ -148,10 +147,10 @@ fn tensor(page: &mut String, t: &Tensor, open: bool) -> Result<(), CliError> {
         readers = readers(&t.readers),
     );
     let svg = plot::svg(t).map_err(CliError::Plot)?;
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<div class=\"scroll plot\" role=\"img\" aria-label=\"Histogram of {name} with the range of \
-         every method\">{svg}</div>\n",
+         every method\">{svg}</div>",
         name = escape(&t.name),
     );
     effects(page, t);

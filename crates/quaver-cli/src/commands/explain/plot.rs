@@ -212,3 +212,54 @@ fn count(y: f64) -> String {
         format!("{y:.0}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tensor between two numbers, with a range that is `reach` times as wide.
+    fn tensor(min: f32, max: f32, reach: f32, counts: &[u64]) -> Tensor {
+        let edges: Vec<f32> = (0..=counts.len())
+            .map(|i| min + (max - min) * (i as f32 / counts.len().max(1) as f32))
+            .collect();
+        let method = |name: &str, chosen: bool| {
+            serde_json::json!({
+                "method": name, "chosen": chosen, "min": min * reach, "max": max * reach,
+                "scale": 1.0, "least_scale": 1.0, "zero_point": 0, "clipped_below": 0.0,
+                "clipped_above": 0.0, "sqnr": "noiseless", "saturated": 0.0, "dead_codes": 0.0,
+                "switch_db": null
+            })
+        };
+        serde_json::from_value(serde_json::json!({
+            "name": "x", "role": "activation", "readers": [], "count": 0, "min": min, "max": max,
+            "histogram": { "zeros": 0, "edges": edges, "counts": counts },
+            "methods": [method("minmax", true), method("lsq", false)]
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn every_range_of_numbers_is_drawn() {
+        for (min, max, counts) in [
+            (0.0, 0.0, &[][..]),
+            (0.0, f32::from_bits(1), &[1]),
+            (-1.0, -1.0, &[5]),
+            (-1.5e38, 1.5e38, &[1, 0, u64::MAX]),
+            (1000.0, 1000.1, &[3, 4]),
+        ] {
+            for reach in [0.0, 0.5, 1.0, 2.0] {
+                let svg = svg(&tensor(min, max, reach, counts)).unwrap();
+                assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
+                assert!(svg.contains("▸ minmax") && svg.contains("lsq"));
+                assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_far_beyond_the_values_leaves_them_room() {
+        let t = tensor(0.0, 1.0, 1000.0, &[1]);
+        let (from, to) = span(&t);
+        assert!(from > -0.1 && to < 1.6, "{from} {to}");
+    }
+}
