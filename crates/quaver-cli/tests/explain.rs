@@ -42,7 +42,7 @@ fn read(folder: &TempDir, name: &str) -> String {
     std::fs::read_to_string(folder.path().join(name)).unwrap()
 }
 
-/// x → MatMul → Relu → MatMul → y, where every name is hostile and one sample is an outlier.
+/// x → `MatMul` → Relu → `MatMul` → y, where every name is hostile and one sample is an outlier.
 fn hostile(folder: &TempDir) {
     let value = |what: &str| format!("{what}{HOSTILE}");
     let dims = |n: usize| vec![Dim::Symbol("N".to_owned()), Dim::Known(n)];
