@@ -239,6 +239,7 @@ fn help_teaches_with_examples() {
         "calibrate",
         "run",
         "evaluate",
+        "explain",
         "inspect",
     ] {
         let said = succeeds(&folder, &[command, "--help"]);
