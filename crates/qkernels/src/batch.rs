@@ -445,6 +445,7 @@ impl<A: Operand, B: Operand> VisitKernel for RunBatch<'_, '_, A, B> {
                     header,
                     data,
                     col_sums: sums,
+                    outliers: None,
                 };
                 let mut target = targets.first;
                 // SAFETY: `i` is below the count, all of whose matrices lie inside the slice that
@@ -491,6 +492,7 @@ impl<A: Operand, B: Operand> RunBatch<'_, '_, A, B> {
             header: header::<K, B>(self.isa, self.arithmetic, (k, n), 0),
             data: &[],
             col_sums: &[],
+            outliers: None,
         };
         let target = self.targets.first;
         check_shape("out", target.out.shape(), (m, n))?;

@@ -11,7 +11,7 @@ use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::patches::{Image, Patches};
-use crate::select::{VisitKernel, with_kernel};
+use crate::select::{VisitKernel, with_kernel, with_kernel_for};
 use crate::source::{Source, source};
 use crate::workspace::Line;
 use crate::zero_point::check_depth;
@@ -287,7 +287,7 @@ pub fn conv2d<A: Lhs>(
             direct: weights.direct(&call, g),
             run: Run { call, ws: &mut *ws },
         };
-        with_kernel(b.isa(), Arithmetic::Int8, run)?;
+        with_kernel_for(&b_ref, a.rows(), run)?;
     }
     Ok(())
 }

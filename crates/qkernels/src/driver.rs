@@ -305,6 +305,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             depth,
             stride: self.plan.lhs_stride,
             to: self.lhs,
+            kernel: self.kernel,
         });
     }
 
@@ -361,11 +362,12 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let panels = Panels::new::<K>(self.plan.n);
         let (cols, width) = (panels.cols(p), panels.width(p));
         let at = cols.start * self.plan.depth + k0 * width;
-        let b = RhsPanel::new(&self.packed[at..][..depth * width], width);
+        let b = RhsPanel::new(&self.packed[at..][..depth * width], width)
+            .with_outliers(self.operands.b.outliers.map(|all| all.panel(p, width)));
         let unpacks = K::UNPACKED > 0 && !self.unpacked.is_empty();
         let unpacked = b.data().len() * K::UNPACKED;
         if unpacks {
-            self.kernel.unpack(b.data(), &mut self.unpacked[..unpacked]);
+            self.kernel.unpack(b, &mut self.unpacked[..unpacked]);
         }
         let columns = self.columns;
         let last = k0 + depth == self.plan.depth;

@@ -7,7 +7,7 @@ use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::pack::PackedRef;
 use crate::plan::{Plan, lines};
-use crate::select::{VisitKernel, with_kernel};
+use crate::select::{VisitKernel, with_kernel_for};
 use crate::source::{Gather, Source};
 use crate::{
     Epilogue, Isa, KernelError, MatRef, MinMax, OutMut, Threads, Workspace, ZeroPoint, ZeroPoints,
@@ -145,7 +145,7 @@ pub fn gemm_dynamic<'b>(
         ws,
         threads,
     };
-    with_kernel(b.isa(), b.arithmetic(), run)
+    with_kernel_for(&b, a.rows(), run)
 }
 
 /// Elements of a transposed view that are taken at a time, on the stack.

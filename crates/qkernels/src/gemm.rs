@@ -10,7 +10,7 @@ use crate::kernel::Microkernel;
 use crate::out::Out;
 use crate::pack::PackedRef;
 use crate::plan::Plan;
-use crate::select::{VisitKernel, with_kernel};
+use crate::select::{VisitKernel, with_kernel, with_kernel_for, with_split_kernel};
 use crate::source::{Source, source};
 use crate::store::Steps;
 use crate::workspace::Line;
@@ -67,7 +67,8 @@ pub fn gemm<'b, A: Operand>(
     let b = b.into();
     let target = Target::new(out, epilogue);
     let call = Call::new(source(a), b, zp, epilogue, target, threads)?;
-    with_kernel(b.isa(), b.arithmetic(), Run { call, ws })
+    let rows = call.operands.a.rows();
+    with_kernel_for(&b, rows, Run { call, ws })
 }
 
 /// Where results go, and how they are stored.
@@ -278,6 +279,7 @@ impl Workspace {
         k: usize,
         threads: Threads<'_>,
     ) -> usize {
+        #[derive(Clone, Copy)]
         struct Required(usize, usize, usize, usize);
         impl VisitKernel for Required {
             type Output = usize;
@@ -287,6 +289,13 @@ impl Workspace {
                 plan.total_lines().saturating_mul(size_of::<Line>())
             }
         }
-        with_kernel(isa, arithmetic, Required(m, n, k, threads.count()))
+        let required = Required(m, n, k, threads.count());
+        let usual = with_kernel(isa, arithmetic, required);
+        if arithmetic == Arithmetic::Int8 {
+            // What the weights are is not known here.
+            usual.max(with_split_kernel(isa, m, required))
+        } else {
+            usual
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::arch::scalar::Scalar;
 use crate::depthwise::lanes::DepthwiseLanes;
 use crate::elementwise::Elementwise;
 use crate::kernel::Microkernel;
+use crate::select::VisitKernel;
 use crate::{Lhs, portable};
 
 /// Work that runs inside a tier's door: compiled once for every tier, with its instructions.
@@ -61,6 +62,16 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
 
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;
+
+    /// Whether there is a kernel of bytes for weights that are split
+    /// ([`Outliers`](crate::outliers::Outliers)).
+    const SPLITS: bool = false;
+
+    /// Runs `visitor` with the kernel for split weights; where there is none, with that of bytes.
+    #[inline(always)]
+    fn split_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        visitor.visit::<Self, Self::Int8>(self)
+    }
 
     // What follows is that of the elementwise operations, or plain; a tier overrides it where it
     // has a better instruction. All run inside the door.

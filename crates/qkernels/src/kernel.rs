@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 
 use crate::Operand;
+use crate::outliers::PanelOutliers;
 use crate::store::Steps;
 
 /// What sums are kept in: i32 or f32.
@@ -93,6 +94,11 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     const SHIFTS: bool;
     /// Bytes that an element of B takes once it is unpacked; 0 where it is read as it is packed.
     const UNPACKED: usize = 0;
+    /// Rows of a block from which it pays to unpack each panel of B first, for kernels that can.
+    const UNPACK_ROWS: usize = 24;
+    /// Depth of a block in K. Whole depths keep the sums in registers; beyond this a panel of B would
+    /// outgrow L2, and the sums' extra trip through memory costs less than a thousandth.
+    const BLOCK_DEPTH: usize = 4096;
     /// Whether [`accumulate`](Self::accumulate) from an `init`, and [`finish`](Self::finish), take
     /// an output that ends inside the last unit of the panel, and store no further than it goes.
     const MASKS: bool = false;
@@ -118,7 +124,19 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// Unpacks a part of a panel that many rows of A will meet, into [`UNPACKED`](Self::UNPACKED)
     /// bytes an element.
     #[inline(always)]
-    fn unpack(self, _b: &[Self::Rhs], _to: &mut [u8]) {}
+    fn unpack(self, _b: RhsPanel<'_, Self::Rhs>, _to: &mut [u8]) {}
+
+    /// Interleaves [`LHS_ROWS`](Self::LHS_ROWS) rows, `stride` apart and `len` long, as one after
+    /// the other they fill `to`; `len` is in whole groups.
+    #[inline(always)]
+    fn interleave(self, rows: &[Self::Lhs], stride: usize, len: usize, to: &mut [Self::Lhs]) {
+        for (r, row) in rows.chunks(stride).take(Self::LHS_ROWS).enumerate() {
+            let to = to[r * Self::KG..].chunks_mut(Self::KG * Self::LHS_ROWS);
+            for (group, to) in row[..len].chunks_exact(Self::KG).zip(to) {
+                to[..Self::KG].copy_from_slice(group);
+            }
+        }
+    }
 
     /// `out += A · B` on a tile, or `out = init + A · B` where `init` is given.
     fn accumulate(
@@ -347,6 +365,7 @@ pub(crate) struct RhsPanel<'a, R> {
     data: &'a [R],
     width: usize,
     unpacked: Option<&'a [u8]>,
+    outliers: Option<PanelOutliers<'a>>,
 }
 
 impl<'a, R> RhsPanel<'a, R> {
@@ -356,7 +375,21 @@ impl<'a, R> RhsPanel<'a, R> {
             data,
             width,
             unpacked: None,
+            outliers: None,
         }
+    }
+
+    /// The same panel, with its outliers.
+    #[inline(always)]
+    pub(crate) fn with_outliers(self, outliers: Option<PanelOutliers<'a>>) -> Self {
+        RhsPanel { outliers, ..self }
+    }
+
+    /// The outliers, if there are.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels of split weights ask")]
+    pub(crate) fn outliers(&self) -> Option<PanelOutliers<'a>> {
+        self.outliers
     }
 
     /// The same panel, with what its kernel unpacked it to.

@@ -60,6 +60,7 @@ mod kernel;
 pub mod limit;
 mod operand;
 mod out;
+mod outliers;
 mod pack;
 mod pages;
 mod parallel;

@@ -13,6 +13,7 @@ use qformat::DType;
 
 use crate::isa::{Task, Tier};
 use crate::kernel::Microkernel;
+use crate::outliers::{Find, Outliers};
 use crate::pages::Pages;
 use crate::select::{VisitKernel, with_kernel};
 use crate::{Arithmetic, Isa, KernelError, MatRef, Operand};
@@ -48,6 +49,8 @@ pub struct PackedB {
     data: Pages,
     /// Padded with zeros to whole units.
     col_sums: Vec<i32>,
+    /// For tiers that split weights.
+    outliers: Option<Outliers>,
 }
 
 /// A packed B that is held elsewhere: in a [`PackedB`], or in bytes that were read or mapped.
@@ -56,6 +59,7 @@ pub struct PackedRef<'a> {
     pub(crate) header: Header,
     pub(crate) data: &'a [u8],
     pub(crate) col_sums: &'a [i32],
+    pub(crate) outliers: Option<&'a Outliers>,
 }
 
 /// The panels that a kernel cuts `n` columns into.
@@ -237,6 +241,23 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
     }
 }
 
+/// The outliers of packed bytes, for tiers that split them.
+fn find_outliers<T: Tier, K: Microkernel>(
+    tier: T,
+    header: &Header,
+    elements: &[u8],
+) -> Option<Outliers> {
+    let splits = T::SPLITS && header.arithmetic == Arithmetic::Int8;
+    splits.then(|| {
+        tier.enter(Find::<K> {
+            packed: bytemuck::cast_slice(elements),
+            k: header.k,
+            n: header.n,
+            kernel: PhantomData,
+        })
+    })?
+}
+
 impl PackedB {
     /// Packs `b` for a tier, with the arithmetic that is usual for its type.
     ///
@@ -330,18 +351,21 @@ impl PackedB {
             sums: &mut col_sums,
             kernel: PhantomData,
         });
+        let header = Header {
+            isa,
+            kernel: K::ID,
+            arithmetic: B::ARITHMETIC,
+            dtype: B::DTYPE,
+            k,
+            n,
+            max_abs,
+        };
+        let outliers = find_outliers::<T, K>(tier, &header, &data.bytes()[..sizes.bytes]);
         Ok(PackedB {
-            header: Header {
-                isa,
-                kernel: K::ID,
-                arithmetic: B::ARITHMETIC,
-                dtype: B::DTYPE,
-                k,
-                n,
-                max_abs,
-            },
+            header,
             data,
             col_sums,
+            outliers,
         })
     }
 
@@ -360,10 +384,20 @@ impl PackedB {
         let count = sums.len() / size_of::<i32>();
         let mut col_sums = zeroed::<i32>(count).ok_or(too_large)?;
         bytemuck::cast_slice_mut(&mut col_sums).copy_from_slice(sums);
+        struct Find<'a>(&'a Header, &'a [u8]);
+        impl VisitKernel for Find<'_> {
+            type Output = Option<Outliers>;
+            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+                find_outliers::<T, K>(tier, self.0, self.1)
+            }
+        }
+        let find = Find(&header, &data.bytes()[..elements.len()]);
+        let outliers = with_kernel(header.isa, header.arithmetic, find);
         Ok(PackedB {
             header,
             data,
             col_sums,
+            outliers,
         })
     }
 
@@ -374,6 +408,7 @@ impl PackedB {
             header: self.header,
             data: self.data.bytes(),
             col_sums: &self.col_sums,
+            outliers: self.outliers.as_ref(),
         }
     }
 
@@ -413,10 +448,11 @@ impl PackedB {
         &self.col_sums[..self.header.n]
     }
 
-    /// Bytes that the packed weights take, padding included.
+    /// Bytes that the packed weights take, padding and what is known about them included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.data.bytes().len() + size_of_val(self.col_sums.as_slice())
+        let outliers = self.outliers.as_ref().map_or(0, Outliers::bytes);
+        self.data.bytes().len() + size_of_val(self.col_sums.as_slice()) + outliers
     }
 }
 

@@ -14,13 +14,6 @@ pub(crate) const CHUNK: usize = 16;
 /// 2048³, and 96 KiB slower than it at 128×768×3072 (Zen 4).
 const BLOCK_BYTES: usize = 192 << 10;
 
-/// Depth of a block in K. Whole depths keep the sums in registers; beyond this a panel of B would
-/// outgrow L2, and the sums' extra trip through memory costs less than a thousandth.
-const BLOCK_DEPTH: usize = 4096;
-
-/// Rows of a block from which it pays to unpack each panel of B first, for kernels that can.
-const UNPACK_ROWS: usize = 24;
-
 /// Multiplications that a share must at least have to be worth another thread: waking one costs
 /// some microseconds.
 const SHARE_WORK: usize = 1 << 21;
@@ -97,7 +90,7 @@ impl Plan {
         // Divisions cost more than the whole of a small product, so none where it fits.
         let (block_rows, block_depth) = if padded.saturating_mul(share_rows.max(4 * tallest))
             <= BLOCK_BYTES
-            && depth <= BLOCK_DEPTH
+            && depth <= K::BLOCK_DEPTH
         {
             (share_rows.max(1), depth.max(K::KG))
         } else {
@@ -108,7 +101,7 @@ impl Plan {
                 .div_ceil(blocks)
                 .next_multiple_of(full_panel_rows);
             // Blocks in K of equal length.
-            let cuts = depth.div_ceil(BLOCK_DEPTH).max(1);
+            let cuts = depth.div_ceil(K::BLOCK_DEPTH).max(1);
             let cut = depth.div_ceil(cuts).next_multiple_of(K::KG).max(K::KG);
             (rows.min(share_rows).max(1), cut)
         };
@@ -130,7 +123,7 @@ impl Plan {
         );
         let acc_lines = lines(acc_rows.saturating_mul(acc_stride), size_of::<i32>());
         let term_lines = lines(block_rows, size_of::<i32>());
-        let unpack_lines = if K::UNPACKED > 0 && block_rows >= UNPACK_ROWS {
+        let unpack_lines = if K::UNPACKED > 0 && block_rows >= K::UNPACK_ROWS {
             lines(block_depth.saturating_mul(K::NR), K::UNPACKED)
         } else {
             0

@@ -2,6 +2,7 @@
 
 use crate::isa::{Tier, Visit};
 use crate::kernel::Microkernel;
+use crate::pack::PackedRef;
 use crate::{Arithmetic, Isa};
 
 /// Work that is told its tier and kernel.
@@ -26,6 +27,37 @@ pub(crate) fn with_kernel<V: VisitKernel>(
         }
     }
     isa.dispatch(Select(arithmetic, visitor))
+}
+
+/// Rows from which split weights pay: they are unpacked for every call.
+const SPLIT_ROWS: usize = 16;
+
+/// Runs `visitor` with the kernel for products of so many rows with `b`.
+pub(crate) fn with_kernel_for<V: VisitKernel>(
+    b: &PackedRef<'_>,
+    rows: usize,
+    visitor: V,
+) -> V::Output {
+    if b.outliers.is_some() {
+        with_split_kernel(b.isa(), rows, visitor)
+    } else {
+        with_kernel(b.isa(), b.arithmetic(), visitor)
+    }
+}
+
+/// The same for bytes that are split.
+pub(crate) fn with_split_kernel<V: VisitKernel>(isa: Isa, rows: usize, visitor: V) -> V::Output {
+    struct Split<V>(V);
+    impl<V: VisitKernel> Visit for Split<V> {
+        type Output = V::Output;
+        fn visit<T: Tier>(self, tier: T) -> V::Output {
+            tier.split_kernel(self.0)
+        }
+    }
+    if rows < SPLIT_ROWS {
+        return with_kernel(isa, Arithmetic::Int8, visitor);
+    }
+    isa.dispatch(Split(visitor))
 }
 
 /// Runs `visitor` with the kernel of `tier`.

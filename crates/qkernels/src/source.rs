@@ -171,6 +171,7 @@ pub(crate) struct Copy<'s, 'a, K: Microkernel> {
     pub(crate) depth: usize,
     pub(crate) stride: usize,
     pub(crate) to: &'s mut [K::Lhs],
+    pub(crate) kernel: K,
 }
 
 impl<K: Microkernel> Task for Copy<'_, '_, K> {
@@ -185,11 +186,12 @@ impl<K: Microkernel> Task for Copy<'_, '_, K> {
             depth,
             stride,
             to,
+            kernel,
         } = self;
         if K::LHS_ROWS == 1 {
             copy_rows::<K>(source, rows, k0, depth, stride, to);
         } else {
-            copy_interleaved::<K>(source, rows, k0, depth, stride, to);
+            copy_interleaved(kernel, source, rows, k0, depth, stride, to);
         }
     }
 }
@@ -214,10 +216,14 @@ fn copy_rows<K: Microkernel>(
     );
 }
 
-/// Copies rows interleaved, as [`Microkernel::LHS_ROWS`] says: a part of a row as it would lie
+/// Elements of rows that are interleaved at a time, on the stack.
+const INTERLEAVE: usize = 4096;
+
+/// Copies rows interleaved, as [`Microkernel::LHS_ROWS`] says: a part of some rows as it would lie
 /// alone, then its groups to their places.
 #[inline(always)]
 fn copy_interleaved<K: Microkernel>(
+    kernel: K,
     source: &Source<'_>,
     rows: Range<usize>,
     k0: usize,
@@ -225,18 +231,16 @@ fn copy_interleaved<K: Microkernel>(
     stride: usize,
     to: &mut [K::Lhs],
 ) {
-    const { assert!(K::KG <= GATHER) };
-    let whole = GATHER / K::KG * K::KG;
-    let mut buffer = [bytemuck::Zeroable::zeroed(); GATHER];
-    for (r, i) in rows.enumerate() {
+    const { assert!(K::KG * K::LHS_ROWS <= INTERLEAVE) };
+    let whole = INTERLEAVE / K::LHS_ROWS / K::KG * K::KG;
+    let mut buffer = [bytemuck::Zeroable::zeroed(); INTERLEAVE];
+    for first in rows.clone().step_by(K::LHS_ROWS) {
+        let some = first..rows.end.min(first + K::LHS_ROWS);
         for k in (0..depth).step_by(whole) {
             let len = whole.min(depth - k);
-            let part = &mut buffer[..len];
-            copy_rows::<K>(source, i..i + 1, k0 + k, len, len, part);
-            let to = to[lhs_place::<K>(r, k, stride)..].chunks_mut(K::KG * K::LHS_ROWS);
-            for (group, to) in part.chunks_exact(K::KG).zip(to) {
-                to[..K::KG].copy_from_slice(group);
-            }
+            copy_rows::<K>(source, some.clone(), k0 + k, len, whole, &mut buffer);
+            let to = &mut to[lhs_place::<K>(first - rows.start, k, stride)..];
+            kernel.interleave(&buffer, whole, len, &mut to[..len * K::LHS_ROWS]);
         }
     }
 }

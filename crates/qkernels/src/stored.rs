@@ -155,6 +155,7 @@ impl PackedB {
             header,
             data,
             col_sums,
+            outliers: _,
         } = self.as_ref();
         out.fill(0);
         let mut put = |at: usize, bytes: &[u8]| out[at..][..bytes.len()].copy_from_slice(bytes);
@@ -208,7 +209,9 @@ impl PackedB {
 impl<'a> PackedRef<'a> {
     /// Reads weights in place: nothing is copied, so that a mapped file can be used as it is.
     ///
-    /// They run on the tier whose layout they have, the best one of those that run here.
+    /// They run on the tier whose layout they have, the best one of those that run here. On `avx2`
+    /// products of many rows are faster with a copy ([`PackedB::from_bytes`]), which has room for what
+    /// is found out about the weights.
     ///
     /// # Errors
     ///
@@ -238,6 +241,7 @@ impl<'a> PackedRef<'a> {
             data: &bytes[HEADER..][..extent.sizes.bytes.next_multiple_of(64)],
             // The start is aligned, and so is every offset.
             col_sums: bytemuck::try_cast_slice(sums).map_err(|e| bad(alloc::format!("{e}")))?,
+            outliers: None,
         })
     }
 }

@@ -14,12 +14,19 @@
 use core::arch::x86_64::*;
 
 use super::{depthwise, tier, ymm};
+use crate::select::VisitKernel;
 
 tier! {
     /// The proof that AVX2, FMA and F16C run.
     Avx2, "avx2,fma,f16c", ["avx2", "fma", "f16c"], has [Bits256],
     ymm::Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
     depthwise::Ymm;
+
+    const SPLITS: bool = true;
+
+    fn split_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        visitor.visit::<Self, ymm::Split>(self)
+    }
 
     #[inline(always)]
     fn int8_limit(self, iterations: u64) -> u64 {

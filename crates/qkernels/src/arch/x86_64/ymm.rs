@@ -5,11 +5,13 @@
 
 mod bytes;
 mod elementwise;
+mod split;
 
 use core::arch::x86_64::*;
 
 pub(crate) use bytes::Bytes;
 pub(crate) use elementwise::Elementwise;
+pub(crate) use split::Split;
 
 use super::Bits256;
 use crate::Operand;

@@ -42,9 +42,9 @@ impl Microkernel for Bytes {
     }
 
     #[inline(always)]
-    fn unpack(self, b: &[i8], to: &mut [u8]) {
+    fn unpack(self, b: RhsPanel<'_, i8>, to: &mut [u8]) {
         // SAFETY: `self` proves the instructions.
-        unsafe { widen(b, to) }
+        unsafe { widen(b.data(), to) }
     }
 
     #[inline(always)]
