@@ -235,7 +235,10 @@ impl Outliers {
         for (i, window) in quads.chunks(WINDOW).enumerate() {
             pair_up(window, i * WINDOW, &mut self.order);
         }
+        let first = self.groups.len();
+        let mut turns = Vec::new();
         for column in 0..columns {
+            let before = self.groups.len();
             let mut open: Option<Group> = None;
             for (pair, both) in self.order[start..].chunks(2).enumerate() {
                 let mut weights = [[0; QUAD]; 2];
@@ -274,7 +277,13 @@ impl Outliers {
                 }
             }
             self.groups.extend(open);
+            turns.extend(0..self.groups.len() - before);
         }
+        // Columns take turns: the next group of one adds to what was just stored.
+        let mut order: Vec<_> = turns.into_iter().zip(self.groups.drain(first..)).collect();
+        order.sort_by_key(|&(turn, group)| (turn, group.column));
+        self.groups
+            .extend(order.into_iter().map(|(_, group)| group));
         self.ends.push([self.patches.len(), self.groups.len()]);
     }
 }

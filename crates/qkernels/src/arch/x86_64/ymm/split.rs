@@ -12,6 +12,7 @@
 //! [`Outliers`]: crate::outliers::Outliers
 
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
 use super::Narrow;
 use crate::Operand;
@@ -238,13 +239,15 @@ unsafe fn zip_pairs_of_unit(from: *const i8, to: *mut u8) {
 /// Columns of a panel, and sums of one row of it.
 const NR: usize = Narrow::NR;
 
-/// Sums of the outliers, row by row.
+/// Sums of outliers: row by row, or column by column.
 #[repr(C, align(64))]
-struct Start([[i32; NR]; MOST_ROWS]);
+struct Sums(MaybeUninit<[i32; MOST_ROWS * NR]>);
 
-/// The same column by column.
-#[repr(C, align(64))]
-struct Columns([[i32; MOST_ROWS]; NR]);
+impl Sums {
+    fn as_mut_ptr(&mut self) -> *mut i32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
 
 type Raw = RawTile<u8, i8>;
 
@@ -257,16 +260,18 @@ type Raw = RawTile<u8, i8>;
 /// that; columns of `groups` are below `8 · V`.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const V: usize>(t: Raw, order: *const u16, groups: &[Group], count: usize) {
-    let mut start = Start([[0; NR]; MOST_ROWS]);
+    let mut start = Sums(MaybeUninit::uninit());
+    let start = start.as_mut_ptr();
     // SAFETY: as promised by the caller; a block of rows is `ROWS · a_stride` after the one before,
-    // and within a quad the rows of a tile follow each other.
+    // and within a quad the rows of a tile follow each other. `start` is written for all rows of the
+    // blocks and columns that are read.
     unsafe {
-        if !groups.is_empty() {
-            if count > ROWS {
-                multiply_outliers::<2, V>(&t, groups, &mut start);
-            } else {
-                multiply_outliers::<1, V>(&t, groups, &mut start);
-            }
+        if groups.is_empty() {
+            start.write_bytes(0, MOST_ROWS * NR);
+        } else if count > ROWS {
+            multiply_outliers::<2, V>(&t, groups, start);
+        } else {
+            multiply_outliers::<1, V>(&t, groups, start);
         }
         for row in (0..count).step_by(TILE_ROWS) {
             let tile = Raw {
@@ -276,7 +281,7 @@ unsafe fn rows<const V: usize>(t: Raw, order: *const u16, groups: &[Group], coun
                 c: t.c.add(row * t.c_stride),
                 ..t
             };
-            let start = start.0[row..].as_ptr().cast();
+            let start = start.add(row * NR).cast_const();
             match count - row {
                 1 => tile_of::<1, V>(&tile, order, start),
                 2 => tile_of::<2, V>(&tile, order, start),
@@ -287,8 +292,9 @@ unsafe fn rows<const V: usize>(t: Raw, order: *const u16, groups: &[Group], coun
     }
 }
 
-/// The products of outliers with `B` blocks of rows. Column by column in memory, not in
-/// registers: a loop for each column would end in a mispredicted branch each.
+/// The products of outliers with `B` blocks of rows, to `8 · V` columns of rows `NR` apart. They are
+/// summed in memory, not in registers: a loop for each column would end in a mispredicted branch
+/// each.
 ///
 /// # Safety
 ///
@@ -297,39 +303,42 @@ unsafe fn rows<const V: usize>(t: Raw, order: *const u16, groups: &[Group], coun
 unsafe fn multiply_outliers<const B: usize, const V: usize>(
     t: &Raw,
     groups: &[Group],
-    start: &mut Start,
+    start: *mut i32,
 ) {
     let ones = _mm256_set1_epi16(1);
-    let mut columns = Columns([[0; MOST_ROWS]; NR]);
-    let sums = columns.0.as_mut_ptr().cast::<i32>();
+    let mut columns = Sums(MaybeUninit::uninit());
+    let columns = columns.as_mut_ptr();
     // SAFETY: as promised by the caller: eight rows of a quad are a vector, and columns are those
     // of a panel.
     unsafe {
+        for i in 0..8 * V * B {
+            _mm256_store_si256(columns.add(ROWS * i).cast(), _mm256_setzero_si256());
+        }
         for group in groups {
-            let [first, second] = group
-                .excess
-                .map(|quad| _mm256_set1_epi32(i32::from_ne_bytes(quad.map(|e| e as u8))));
-            let [a, b] = group.quads.map(|q| t.a.add(usize::from(q) * ROWS * QUAD));
-            let sums = sums.add(group.column as usize * MOST_ROWS);
+            let first = _mm256_set1_epi32(bytemuck::cast(group.excess[0]));
+            let second = _mm256_set1_epi32(bytemuck::cast(group.excess[1]));
+            let a = t.a.add(usize::from(group.quads[0]) * ROWS * QUAD);
+            let b = t.a.add(usize::from(group.quads[1]) * ROWS * QUAD);
+            let sums = columns.add(group.column as usize * B * ROWS);
             for block in 0..B {
                 let at = block * ROWS * t.a_stride;
                 let a = _mm256_maddubs_epi16(_mm256_loadu_si256(a.add(at).cast()), first);
                 let b = _mm256_maddubs_epi16(_mm256_loadu_si256(b.add(at).cast()), second);
                 let products = _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
                 let to = sums.add(block * ROWS).cast();
-                _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), products));
+                _mm256_store_si256(to, _mm256_add_epi32(_mm256_load_si256(to), products));
             }
         }
         for v in 0..V {
             for block in 0..B {
                 let mut rows = [_mm256_setzero_si256(); 8];
                 for (j, row) in rows.iter_mut().enumerate() {
-                    let from = sums.add((8 * v + j) * MOST_ROWS + block * ROWS);
-                    *row = _mm256_loadu_si256(from.cast());
+                    let from = columns.add(((8 * v + j) * B + block) * ROWS);
+                    *row = _mm256_load_si256(from.cast());
                 }
                 for (r, row) in transpose(rows).into_iter().enumerate() {
-                    let to = start.0[block * ROWS + r][8 * v..].as_mut_ptr();
-                    _mm256_storeu_si256(to.cast(), row);
+                    let to = start.add((block * ROWS + r) * NR + 8 * v);
+                    _mm256_store_si256(to.cast(), row);
                 }
             }
         }
