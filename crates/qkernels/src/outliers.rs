@@ -32,7 +32,7 @@ const MOST: i32 = 128;
 
 /// Quads among which partners are looked for: with 192 instead a tenth fewer weights are split, but
 /// the search takes three times as long.
-const WINDOW: usize = 64;
+const WINDOW: usize = 128;
 
 /// Weights a hundred, of which one split costs as much as is won: beyond, all stay together.
 const MOST_SPLIT_PERCENT: usize = 5;
@@ -212,14 +212,27 @@ impl Quad {
         }
     }
 
-    /// Lanes that do not fit if these two share sums; at most 64.
+    /// Whether lane `i` does not fit if these two share sums: of the positive weights, of the
+    /// negative ones.
+    #[inline(always)]
+    fn conflict_of_signs(&self, other: &Quad, i: usize) -> [bool; 2] {
+        [
+            self.positive[i].saturating_add(other.positive[i]) > MOST as u8,
+            self.negative[i].saturating_add(other.negative[i]) > MOST as u8,
+        ]
+    }
+
+    fn conflict(&self, other: &Quad, lane: usize) -> bool {
+        self.conflict_of_signs(other, lane) != [false; 2]
+    }
+
+    /// Lanes that do not fit if these two share sums, counted for each sign; at most 64.
     #[inline(always)]
     fn conflicts(&self, other: &Quad) -> u8 {
         let mut count = 0;
         for i in 0..2 * MAX_WIDTH {
-            let positive = self.positive[i].saturating_add(other.positive[i]);
-            let negative = self.negative[i].saturating_add(other.negative[i]);
-            count += u8::from(i32::from(positive) > MOST) + u8::from(i32::from(negative) > MOST);
+            let [positive, negative] = self.conflict_of_signs(other, i);
+            count += u8::from(positive) + u8::from(negative);
         }
         count
     }
@@ -241,13 +254,17 @@ impl Outliers {
             let before = self.groups.len();
             let mut open: Option<Group> = None;
             for (pair, both) in self.order[start..].chunks(2).enumerate() {
+                if let &[a, b] = both {
+                    let (a, b) = (&quads[usize::from(a)], &quads[usize::from(b)]);
+                    if !(2 * column..2 * column + 2).any(|lane| a.conflict(b, lane)) {
+                        continue;
+                    }
+                }
                 let mut weights = [[0; QUAD]; 2];
                 for (to, &q) in weights.iter_mut().zip(both) {
                     *to = quads[usize::from(q)].weights[column];
                 }
-                let Some((rest, excess)) = split(weights) else {
-                    continue;
-                };
+                let (rest, excess) = split(weights);
                 for (half, &quad) in both.iter().enumerate() {
                     if excess[half] == [0; QUAD] {
                         continue;
@@ -352,10 +369,7 @@ fn fits(quads: &[[i8; QUAD]]) -> bool {
 }
 
 /// Two quads that share sums as what fits, and what is too much: from one of them if that is enough.
-fn split(mut quads: [[i8; QUAD]; 2]) -> Option<([[i8; QUAD]; 2], [[i8; QUAD]; 2])> {
-    if fits(&quads) {
-        return None;
-    }
+fn split(mut quads: [[i8; QUAD]; 2]) -> ([[i8; QUAD]; 2], [[i8; QUAD]; 2]) {
     let excess = |lane, sign| (in_lane(&quads, lane, sign) - MOST).max(0);
     let excesses = CASES.map(|(lane, sign)| (lane, sign, excess(lane, sign)));
     let enough = |half: usize| {
@@ -382,7 +396,7 @@ fn split(mut quads: [[i8; QUAD]; 2]) -> Option<([[i8; QUAD]; 2], [[i8; QUAD]; 2]
             }
         }
     }
-    Some((quads, taken))
+    (quads, taken)
 }
 
 /// A quad of E as quads that fit alone: one, or two with one weight in each lane.
