@@ -125,7 +125,11 @@ impl<A: Lhs + Debug> Inputs<A> {
         let x = rng.bytes(n * h * w * x_stride).into_iter().map(from_byte);
         let x = x.collect();
         let taps = case.shape.kernel[0] * case.shape.kernel[1];
-        let weights = rng.bytes(outputs * taps * case.channels);
+        let count = outputs * taps * case.channels;
+        let weights = match rng.below(2) {
+            0 => rng.bytes(count),
+            _ => rng.weights(count).into_iter().map(|w| w as u8).collect(),
+        };
         let mut float = |spread: f32| (rng.next() as i32 as f32) / 2f32.powi(31) * spread;
         let scale = (0..outputs).map(|_| float(0.02)).collect();
         let bias_f32 = (0..outputs).map(|_| float(100.0)).collect();

@@ -19,17 +19,47 @@ impl Rng {
         self.next() % n
     }
 
-    /// Bytes of one of the kinds that break kernels: any values, only extremes, all equal.
+    /// Bytes of one of the kinds that break kernels: any values, only extremes, all equal, as weights
+    /// are.
     pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
         const EXTREMES: [u8; 6] = [0, 1, 127, 128, 129, 255];
-        match self.below(4) {
+        match self.below(5) {
             0 => {
                 let b = EXTREMES[self.below(6) as usize];
                 alloc::vec![b; n]
             }
             1 => (0..n).map(|_| EXTREMES[self.below(6) as usize]).collect(),
+            2 => self.weights(n).into_iter().map(|w| w as u8).collect(),
             _ => (0..n).map(|_| self.next() as u8).collect(),
         }
+    }
+}
+
+impl Rng {
+    /// Signed bytes as weights are, so that tiers split them: bell-shaped, or nearly all equal such
+    /// that four just fit 128, with rare extremes beside.
+    pub(crate) fn weights(&mut self, n: usize) -> Vec<i8> {
+        const USUAL: [i8; 5] = [0, 31, 32, -32, -31];
+        const RARE: [i8; 8] = [127, -128, -127, 64, 65, 33, -33, -64];
+        let kind = self.below(6) as usize;
+        if kind < 2 {
+            // The sum of four numbers has a deviation of 37; half of it, of 18.
+            return (0..n)
+                .map(|_| {
+                    let parts = self.next().to_le_bytes();
+                    let sum: i32 = parts.into_iter().map(|part| i32::from(part) / 4).sum();
+                    ((sum - 126) >> kind) as i8
+                })
+                .collect();
+        }
+        let rarely = 1 << self.below(8);
+        let usual = USUAL[self.below(5) as usize];
+        (0..n)
+            .map(|_| match self.below(16 * rarely) {
+                0 => RARE[self.below(8) as usize],
+                _ => usual,
+            })
+            .collect()
     }
 }
 

@@ -13,7 +13,7 @@ use super::fakes::{Fake, FakeBytes, FakeThrees};
 use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
-use crate::select::{VisitKernel, kernel_of, with_kernel};
+use crate::select::{VisitKernel, kernel_of, with_kernel, with_kernel_for, with_split_kernel};
 use crate::source::source;
 use crate::{
     Arithmetic, Epilogue, Isa, KernelError, Layout, MatMut, MatRef, Operand, OutMut, OutParams,
@@ -153,7 +153,9 @@ impl Runner for Isa {
         PackedB::pack_with(*self, b, layout, how).unwrap()
     }
     fn run(&self, how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError> {
-        with_kernel(*self, how, run)
+        assert!(run.call.operands.b.isa() == *self && run.call.operands.b.arithmetic() == how);
+        let (b, rows) = (run.call.operands.b, run.call.operands.a.rows());
+        with_kernel_for(&b, rows, run)
     }
 }
 
@@ -178,17 +180,33 @@ impl<T: Tier> Runner for Faked<T> {
 /// An operand type with data that breaks kernels, and plain sums of its products.
 trait Sample: Operand + Debug {
     fn sample(rng: &mut Rng, n: usize) -> Vec<Self>;
+    /// As right operand.
+    fn weights(rng: &mut Rng, n: usize) -> Vec<Self> {
+        Self::sample(rng, n)
+    }
 }
 
 impl Sample for u8 {
     fn sample(rng: &mut Rng, n: usize) -> Vec<u8> {
         rng.bytes(n)
     }
+    fn weights(rng: &mut Rng, n: usize) -> Vec<u8> {
+        i8::weights(rng, n)
+            .into_iter()
+            .map(|w| w as u8 ^ 0x80)
+            .collect()
+    }
 }
 
 impl Sample for i8 {
     fn sample(rng: &mut Rng, n: usize) -> Vec<i8> {
         rng.bytes(n).into_iter().map(|b| b as i8).collect()
+    }
+    fn weights(rng: &mut Rng, n: usize) -> Vec<i8> {
+        match rng.below(2) {
+            0 => rng.weights(n),
+            _ => Self::sample(rng, n),
+        }
     }
 }
 
@@ -295,7 +313,7 @@ fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how: Arithmetic
         brows,
         bcols,
         &case,
-        B::sample(&mut rng, room(brows, bcols, &case)),
+        B::weights(&mut rng, room(brows, bcols, &case)),
     );
     let b_at = |kk: usize, j: usize| {
         let (kk, j) = turned(b_turned, (kk, j));
@@ -616,6 +634,9 @@ fn corners_of_every_kernel_equal_scalar_code() {
             }),
         ] {
             with_kernel(isa, how, Corners(isa, check));
+            if how == Arithmetic::Int8 {
+                with_split_kernel(isa, usize::MAX, Corners(isa, check));
+            }
         }
     }
     check_corners::<Fake<3, 5, 1, 2>, _>(&Faked(Fake::<3, 5, 1, 2>), check_bytes);
@@ -633,6 +654,8 @@ fn block_edges_equal_scalar_code() {
             (13, 17, 4097),
             (3, 5, 8193),
             (170, 3, 4100),
+            (65, 9, 8192),
+            (33, 9, 8196),
         ] {
             // Sums, and what one of the other outputs makes of them.
             for output in [0, 1 + (k % 3) as u8] {

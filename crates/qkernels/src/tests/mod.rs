@@ -16,3 +16,4 @@ mod guarded;
 mod products;
 mod quotient;
 mod reductions;
+mod split;
