@@ -293,7 +293,7 @@ impl Workspace {
         let usual = with_kernel(isa, arithmetic, required);
         if arithmetic == Arithmetic::Int8 {
             // What the weights are is not known here.
-            usual.max(with_split_kernel(isa, m, required))
+            usual.max(with_split_kernel(isa, (m, n, k), required))
         } else {
             usual
         }

@@ -29,24 +29,32 @@ pub(crate) fn with_kernel<V: VisitKernel>(
     isa.dispatch(Select(arithmetic, visitor))
 }
 
-/// Rows from which split weights pay: they are unpacked for every call.
-const SPLIT_ROWS: usize = 16;
+/// Whether split weights pay for `m` rows: they are unpacked for every call, which 8 rows
+/// outweigh where weights lie in a cache. From memory there is more to read, and 20 rows do.
+const fn split_pays(m: usize, n: usize, k: usize) -> bool {
+    const CACHED: usize = 8 << 20;
+    m >= 24 || m >= 10 && n.saturating_mul(k) <= CACHED
+}
 
-/// Runs `visitor` with the kernel for products of so many rows with `b`.
+/// Runs `visitor` with the kernel for products of `m` rows with `b`.
 pub(crate) fn with_kernel_for<V: VisitKernel>(
     b: &PackedRef<'_>,
-    rows: usize,
+    m: usize,
     visitor: V,
 ) -> V::Output {
     if b.outliers.is_some() {
-        with_split_kernel(b.isa(), rows, visitor)
+        with_split_kernel(b.isa(), (m, b.n(), b.k()), visitor)
     } else {
         with_kernel(b.isa(), b.arithmetic(), visitor)
     }
 }
 
-/// The same for bytes that are split.
-pub(crate) fn with_split_kernel<V: VisitKernel>(isa: Isa, rows: usize, visitor: V) -> V::Output {
+/// The same for weights that are split, in a product of `m × k` by `k × n` bytes.
+pub(crate) fn with_split_kernel<V: VisitKernel>(
+    isa: Isa,
+    (m, n, k): (usize, usize, usize),
+    visitor: V,
+) -> V::Output {
     struct Split<V>(V);
     impl<V: VisitKernel> Visit for Split<V> {
         type Output = V::Output;
@@ -54,10 +62,11 @@ pub(crate) fn with_split_kernel<V: VisitKernel>(isa: Isa, rows: usize, visitor: 
             tier.split_kernel(self.0)
         }
     }
-    if rows < SPLIT_ROWS {
-        return with_kernel(isa, Arithmetic::Int8, visitor);
+    if split_pays(m, n, k) {
+        isa.dispatch(Split(visitor))
+    } else {
+        with_kernel(isa, Arithmetic::Int8, visitor)
     }
-    isa.dispatch(Split(visitor))
 }
 
 /// Runs `visitor` with the kernel of `tier`.

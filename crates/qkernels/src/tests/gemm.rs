@@ -635,7 +635,7 @@ fn corners_of_every_kernel_equal_scalar_code() {
         ] {
             with_kernel(isa, how, Corners(isa, check));
             if how == Arithmetic::Int8 {
-                with_split_kernel(isa, usize::MAX, Corners(isa, check));
+                with_split_kernel(isa, (usize::MAX, 0, 0), Corners(isa, check));
             }
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! `vpmaddwd ymm` multiplies 16 pairs of i16 and adds neighbours into 8 lanes of i32; `vpaddd` adds
 //! them to the sums: 32 operations in two instructions. Exact: A is a byte widened to i16 and B
-//! an i8 widened to i16, so a pair is at most 2 · 255 · 128. (`vpmaddubsw` would eat twice as many
-//! bytes but saturates at i16.) A is widened when it is copied. B stays bytes in memory and is
-//! widened (`vpmovsxbw`) when it is loaded, or, where a block has rows enough, once for all of them
-//! into scratch that stays in L2: 94 to 96 % of the limit instead of 85 to 87 (Zen 4).
+//! an i8 widened to i16, so a pair is at most 2 · 255 · 128. A is widened when it is copied. B stays
+//! bytes in memory and is widened (`vpmovsxbw`) when it is loaded, or, where a block has rows
+//! enough, once for all of them into scratch that stays in L2: 94 to 96 % of the limit instead of 85
+//! to 87 (Zen 4). Where weights are bell-shaped and rows are many, `vpmaddubsw` eats twice as many
+//! bytes: the outliers that would saturate it are multiplied apart (`ymm/split.rs`).
 //!
 //! Tried on Zen 4: B widened when it is packed is 1.2 to 2.3 times slower at 1 to 16 rows and
 //! K = 4096, where reading B is all there is; tiles of 6 × 16 and 5 × 16 are even with 4 × 16 once

@@ -1,13 +1,18 @@
 //! Bytes by `vpmaddubsw`, four products to a sum of 16 bits, with outliers apart ([`Outliers`]).
 //!
 //! `vpmaddubsw` multiplies 32 u8 by 32 i8 and adds neighbours into i16; two of its results are added
-//! (`vpaddw`) before `vpmaddwd` by ones adds neighbours into i32: 128 operations in five
-//! instructions, three of which compete for two multipliers, so 316 GOP/s at 3.7 GHz where
-//! `vpmaddwd` alone has 188 (Zen 4). Nothing saturates or wraps, because the weights have been
-//! split so that it cannot ([`crate::outliers`]); what was split off is multiplied by itself, eight
-//! rows at a time: A is interleaved, so that eight rows of one quad are a vector.
+//! (`vpaddw`), then `vpmaddwd` by ones adds neighbours into i32 and `vpaddd` adds them to the sums:
+//! 128 operations in five instructions, three of which share two multipliers (Zen 4; latencies 3, 1,
+//! 3, 1). That would be 316 GOP/s at 3.7 GHz; 278 are reached, and 220 to 235 with the outliers,
+//! where `vpmaddwd` alone has 176 of 188. Exact: no sum saturates or wraps, because the weights
+//! were split so that none can ([`crate::outliers`]).
 //!
-//! Tried: B in registers is 9 % slower than B as an operand in memory, tiles of 8 × 8 13 %.
+//! Outliers are multiplied by the same instructions, eight rows of A at a time and column by
+//! column: A is interleaved, so that eight rows of one quad of K are a vector.
+//!
+//! Tried on Zen 4: B in registers is 9 % slower than B as an operand in memory, tiles of 8 × 8 13 %;
+//! sums of outliers in registers 6 % (a mispredicted branch a column), quads in the order of K,
+//! which makes three times as many outliers, 10 %.
 //!
 //! [`Outliers`]: crate::outliers::Outliers
 
