@@ -11,6 +11,7 @@ use crate::arch::scalar::Scalar;
 use crate::depthwise::lanes::DepthwiseLanes;
 use crate::elementwise::Elementwise;
 use crate::kernel::Microkernel;
+use crate::outliers::Outliers;
 use crate::select::VisitKernel;
 use crate::{Lhs, portable};
 
@@ -63,12 +64,12 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
     /// The one `target_feature` door: runs `task` compiled with the tier's instructions.
     fn enter<K: Task>(self, task: K) -> K::Output;
 
-    /// Whether there is a kernel of bytes for weights that are split
-    /// ([`Outliers`](crate::outliers::Outliers)).
-    const SPLITS: bool = false;
+    /// The outliers of `k × n` bytes that are packed for this tier, if it splits such weights.
+    fn outliers(self, _packed: &[i8], _k: usize, _n: usize) -> Option<Outliers> {
+        None
+    }
 
     /// Runs `visitor` with the kernel for split weights; where there is none, with that of bytes.
-    #[inline(always)]
     fn split_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
         visitor.visit::<Self, Self::Int8>(self)
     }

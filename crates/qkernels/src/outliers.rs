@@ -134,10 +134,21 @@ impl Outliers {
 /// Finds the outliers of bytes that are packed for a kernel as `k × n`; `None` where there are too
 /// many, or the shape does not allow it.
 pub(crate) struct Find<'a, K> {
-    pub(crate) packed: &'a [i8],
-    pub(crate) k: usize,
-    pub(crate) n: usize,
-    pub(crate) kernel: PhantomData<K>,
+    packed: &'a [i8],
+    k: usize,
+    n: usize,
+    kernel: PhantomData<K>,
+}
+
+impl<'a, K> Find<'a, K> {
+    pub(crate) fn new(packed: &'a [i8], k: usize, n: usize) -> Self {
+        Find {
+            packed,
+            k,
+            n,
+            kernel: PhantomData,
+        }
+    }
 }
 
 impl<K: Microkernel> Task for Find<'_, K> {
@@ -145,7 +156,7 @@ impl<K: Microkernel> Task for Find<'_, K> {
 
     #[inline(always)]
     fn run<T: Tier>(self, _tier: T) -> Option<Outliers> {
-        const { assert!(K::NR <= MAX_WIDTH) };
+        const { assert!(K::NR <= MAX_WIDTH && QUAD.is_multiple_of(K::KG)) };
         let depth = self.k.div_ceil(K::KG) * K::KG;
         if depth == 0 || !depth.is_multiple_of(QUAD) || depth > MAX_DEPTH {
             return None;

@@ -11,9 +11,9 @@ use core::ops::Range;
 
 use qformat::DType;
 
-use crate::isa::{Task, Tier};
+use crate::isa::{Task, Tier, Visit};
 use crate::kernel::Microkernel;
-use crate::outliers::{Find, Outliers};
+use crate::outliers::Outliers;
 use crate::pages::Pages;
 use crate::select::{VisitKernel, with_kernel};
 use crate::{Arithmetic, Isa, KernelError, MatRef, Operand};
@@ -241,21 +241,12 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
     }
 }
 
-/// The outliers of packed bytes, for tiers that split them.
-fn find_outliers<T: Tier, K: Microkernel>(
-    tier: T,
-    header: &Header,
-    elements: &[u8],
-) -> Option<Outliers> {
-    let splits = T::SPLITS && header.arithmetic == Arithmetic::Int8;
-    splits.then(|| {
-        tier.enter(Find::<K> {
-            packed: bytemuck::cast_slice(elements),
-            k: header.k,
-            n: header.n,
-            kernel: PhantomData,
-        })
-    })?
+/// The outliers of packed elements, for tiers that split bytes.
+fn find_outliers<T: Tier>(tier: T, header: &Header, elements: &[u8]) -> Option<Outliers> {
+    match header.arithmetic {
+        Arithmetic::Int8 => tier.outliers(bytemuck::cast_slice(elements), header.k, header.n),
+        _ => None,
+    }
 }
 
 impl PackedB {
@@ -360,7 +351,7 @@ impl PackedB {
             n,
             max_abs,
         };
-        let outliers = find_outliers::<T, K>(tier, &header, &data.bytes()[..sizes.bytes]);
+        let outliers = find_outliers(tier, &header, &data.bytes()[..sizes.bytes]);
         Ok(PackedB {
             header,
             data,
@@ -385,14 +376,14 @@ impl PackedB {
         let mut col_sums = zeroed::<i32>(count).ok_or(too_large)?;
         bytemuck::cast_slice_mut(&mut col_sums).copy_from_slice(sums);
         struct Find<'a>(&'a Header, &'a [u8]);
-        impl VisitKernel for Find<'_> {
+        impl Visit for Find<'_> {
             type Output = Option<Outliers>;
-            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
-                find_outliers::<T, K>(tier, self.0, self.1)
+            fn visit<T: Tier>(self, tier: T) -> Self::Output {
+                find_outliers(tier, self.0, self.1)
             }
         }
         let find = Find(&header, &data.bytes()[..elements.len()]);
-        let outliers = with_kernel(header.isa, header.arithmetic, find);
+        let outliers = header.isa.dispatch(find);
         Ok(PackedB {
             header,
             data,

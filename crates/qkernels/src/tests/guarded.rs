@@ -1,4 +1,4 @@
-//! Elementwise operations and reductions on slices that touch forbidden pages.
+//! Elementwise operations, reductions and products on slices that touch forbidden pages.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -11,8 +11,9 @@ use super::elementwise::floats;
 use super::guard::{Edge, Guarded};
 use crate::elementwise::STREAM_FROM;
 use crate::{
-    HistogramMut, Isa, Lhs, MatRef, abs_max, col_sums, convert, dequantize, dot, histogram,
-    min_max, quantize, requantize, row_sums,
+    Epilogue, HistogramMut, Isa, Layout, Lhs, MatMut, MatRef, OutMut, PackedB, Threads, Workspace,
+    ZeroPoints, abs_max, col_sums, convert, dequantize, dot, gemm, histogram, min_max, quantize,
+    requantize, row_sums,
 };
 
 fn each_case(mut f: impl FnMut(Isa, usize, Edge)) {
@@ -141,6 +142,41 @@ fn check_bytes<A: Lhs>(from_byte: fn(u8) -> A) {
 fn byte_sums_stay_inside_their_slices() {
     check_bytes::<u8>(|b| b);
     check_bytes::<i8>(|b| b as i8);
+}
+
+/// Products of full-range weights and of weights that tiers split, with tails in every direction.
+#[test]
+fn products_stay_inside_their_slices() {
+    for edge in [Edge::Start, Edge::End] {
+        for (m, n, k) in [(1, 9, 7), (11, 16, 64), (33, 24, 131), (37, 33, 72)] {
+            let mut rng = Rng(k as u64);
+            let a = Guarded::copy_of(&rng.bytes(m * k), edge);
+            for b in [vec![-128i8; k * n], rng.weights(k * n)] {
+                let b = Guarded::copy_of(&b, edge);
+                for isa in Isa::available() {
+                    let matrix = MatRef::new(&b, k, n).unwrap();
+                    let packed = PackedB::pack(isa, matrix, Layout::RowMajor).unwrap();
+                    let mut out = Guarded::<i32>::zeros(m * n, edge);
+                    gemm(
+                        MatRef::new(&a, m, k).unwrap(),
+                        &packed,
+                        ZeroPoints::default(),
+                        &Epilogue::default(),
+                        OutMut::I32(MatMut::new(&mut out, m, n).unwrap()),
+                        &mut Workspace::new(),
+                        Threads::Single,
+                    )
+                    .unwrap();
+                    for (i, &sum) in out.iter().enumerate() {
+                        let (i, j) = (i / n, i % n);
+                        let products =
+                            (0..k).map(|kk| i32::from(a[i * k + kk]) * i32::from(b[kk * n + j]));
+                        assert_eq!(sum, products.sum::<i32>(), "{isa} {edge:?} {i} {j}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Outputs so long that they go past the caches.

@@ -15,6 +15,7 @@
 use core::arch::x86_64::*;
 
 use super::{depthwise, tier, ymm};
+use crate::outliers::{Find, Outliers};
 use crate::select::VisitKernel;
 
 tier! {
@@ -23,7 +24,9 @@ tier! {
     ymm::Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
     depthwise::Ymm;
 
-    const SPLITS: bool = true;
+    fn outliers(self, packed: &[i8], k: usize, n: usize) -> Option<Outliers> {
+        self.enter(Find::<ymm::Bytes>::new(packed, k, n))
+    }
 
     fn split_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
         visitor.visit::<Self, ymm::Split>(self)
