@@ -10,10 +10,11 @@ use crate::error::{check_len, check_shape};
 use crate::gemm::{Call, Target, check_sums};
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
+use crate::operand::{Matrix, with_typed};
 use crate::pack::{Header, PackInto, PackedRef, Sizes};
 use crate::plan::{Plan, lines, part};
 use crate::select::{VisitKernel, with_kernel};
-use crate::source::source;
+use crate::source::Source;
 use crate::view::span;
 use crate::workspace::Line;
 use crate::{
@@ -316,7 +317,30 @@ pub fn gemm_batch<A: Operand, B: Operand>(
             });
         }
     }
-    let targets = out.targets(epilogue)?;
+    run(RunBatch {
+        isa,
+        arithmetic,
+        a: &a,
+        b: &b,
+        zp,
+        epilogue,
+        targets: out.targets(epilogue)?,
+        ws,
+        threads,
+    })
+}
+
+/// Not generic: kernels are compiled here.
+fn run(run: RunBatch<'_, '_>) -> Result<(), KernelError> {
+    let RunBatch {
+        isa,
+        arithmetic,
+        a,
+        b,
+        ref targets,
+        epilogue,
+        ..
+    } = run;
     check_len("matrices of b", b.count(), a.count())?;
     check_len("matrices of out", targets.count, a.count())?;
     if epilogue.residual.is_some() {
@@ -326,25 +350,37 @@ pub fn gemm_batch<A: Operand, B: Operand>(
             hint: "call gemm for each matrix",
         });
     }
-    let run = RunBatch {
-        isa,
-        arithmetic,
-        a,
-        b,
-        zp,
-        epilogue,
-        targets,
-        ws,
-        threads,
-    };
     with_kernel(isa, arithmetic, run)
 }
 
-struct RunBatch<'c, 'w, A, B> {
+/// Matrices of a batch, whichever type they have.
+trait Matrices: Sync {
+    fn count(&self) -> usize;
+    fn shape(&self) -> (usize, usize);
+    fn dtype(&self) -> DType;
+    fn get(&self, i: usize) -> Option<Matrix<'_>>;
+}
+
+impl<T: Operand> Matrices for BatchRef<'_, T> {
+    fn count(&self) -> usize {
+        self.count
+    }
+    fn shape(&self) -> (usize, usize) {
+        BatchRef::shape(self)
+    }
+    fn dtype(&self) -> DType {
+        T::DTYPE
+    }
+    fn get(&self, i: usize) -> Option<Matrix<'_>> {
+        BatchRef::get(self, i).map(Matrix::from)
+    }
+}
+
+struct RunBatch<'c, 'w> {
     isa: Isa,
     arithmetic: Arithmetic,
-    a: BatchRef<'c, A>,
-    b: BatchRef<'c, B>,
+    a: &'c dyn Matrices,
+    b: &'c dyn Matrices,
     zp: ZeroPoints<'c>,
     epilogue: &'c Epilogue<'c>,
     targets: Targets<'c>,
@@ -396,7 +432,7 @@ impl Layout {
     }
 }
 
-impl<A: Operand, B: Operand> VisitKernel for RunBatch<'_, '_, A, B> {
+impl VisitKernel for RunBatch<'_, '_> {
     type Output = Result<(), KernelError>;
 
     fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
@@ -418,6 +454,7 @@ impl<A: Operand, B: Operand> VisitKernel for RunBatch<'_, '_, A, B> {
             threads,
         } = self;
         let mem = ws.lines(layout.total())?;
+        let dtype = b.dtype();
         let within = if layout.shares > 1 {
             Threads::Single
         } else {
@@ -434,13 +471,13 @@ impl<A: Operand, B: Operand> VisitKernel for RunBatch<'_, '_, A, B> {
                 let (Some(a), Some(b)) = (a.get(i), b.get(i)) else {
                     return;
                 };
-                let max_abs = tier.enter(PackInto::<B, K> {
+                let max_abs = with_typed!(b, b => tier.enter(PackInto::<_, K> {
                     b,
                     data: bytemuck::cast_slice_mut(data),
                     sums,
                     kernel: PhantomData,
-                });
-                let header = header::<K, B>(isa, arithmetic, (k, n), max_abs);
+                }));
+                let header = header::<K>(isa, arithmetic, dtype, (k, n), max_abs);
                 let packed = PackedRef {
                     header,
                     data,
@@ -452,7 +489,7 @@ impl<A: Operand, B: Operand> VisitKernel for RunBatch<'_, '_, A, B> {
                 // the output was made of, none overlaps another, and this share alone has this one.
                 target.out = unsafe { target.out.moved(i * targets.stride) };
                 // Checked before anything was written.
-                let call = Call::new(source(a), packed, zp, epilogue, target, within);
+                let call = Call::new(a.into(), packed, zp, epilogue, target, within);
                 let done = call.and_then(|call| call.run::<T, K>(tier, &layout.plan, mem));
                 debug_assert!(done.is_ok());
             }
@@ -466,9 +503,10 @@ impl<A: Operand, B: Operand> VisitKernel for RunBatch<'_, '_, A, B> {
     }
 }
 
-fn header<K: Microkernel, B: Operand>(
+fn header<K: Microkernel>(
     isa: Isa,
     arithmetic: Arithmetic,
+    dtype: DType,
     (k, n): (usize, usize),
     max_abs: u32,
 ) -> Header {
@@ -476,20 +514,20 @@ fn header<K: Microkernel, B: Operand>(
         isa,
         kernel: K::ID,
         arithmetic,
-        dtype: B::DTYPE,
+        dtype,
         k,
         n,
         max_abs,
     }
 }
 
-impl<A: Operand, B: Operand> RunBatch<'_, '_, A, B> {
+impl RunBatch<'_, '_> {
     /// Everything that can be wrong, before anything is written.
     fn check<K: Microkernel>(&self) -> Result<(), KernelError> {
         let ((m, k), (_, n)) = (self.a.shape(), self.b.shape());
         check_shape("b", self.b.shape(), (k, n))?;
         let empty = PackedRef {
-            header: header::<K, B>(self.isa, self.arithmetic, (k, n), 0),
+            header: header::<K>(self.isa, self.arithmetic, self.b.dtype(), (k, n), 0),
             data: &[],
             col_sums: &[],
             outliers: None,
@@ -509,11 +547,11 @@ impl<A: Operand, B: Operand> RunBatch<'_, '_, A, B> {
                 break;
             };
             let mut packed = empty;
-            if B::DTYPE == DType::I16 {
-                let (lo, hi) = source(b).range();
+            if self.b.dtype() == DType::I16 {
+                let (lo, hi) = Source::from(b).range();
                 packed.header.max_abs = lo.unsigned_abs().max(hi.unsigned_abs());
             }
-            check_sums(&source(a), &packed, self.zp, self.epilogue)?;
+            check_sums(&a.into(), &packed, self.zp, self.epilogue)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::conv_shape::Axis;
 use crate::direct::{self, Direct, DirectPlan, Places};
+use crate::driver::Operands;
 use crate::error::check_shape;
 use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
@@ -283,13 +284,19 @@ pub fn conv2d<A: Lhs>(
         // Zero points and biases were checked for all groups, against the depth without padding.
         let b_ref = b.as_ref();
         let call = Call::new_with_sums_checked(a, b_ref, zp, &epilogue, target, threads)?;
-        let run = RunConv {
-            direct: weights.direct(&call, g),
-            run: Run { call, ws: &mut *ws },
-        };
-        with_kernel_for(&b_ref, a.rows(), run)?;
+        run(weights.direct(&call, g), call, ws)?;
     }
     Ok(())
+}
+
+/// Runs one group, directly where its kernel can.
+fn run(direct: Option<Direct<'_>>, call: Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
+    let Operands { a, b, .. } = call.operands;
+    let run = RunConv {
+        direct,
+        run: Run { call, ws },
+    };
+    with_kernel_for(&b, a.rows(), run)
 }
 
 /// Checks everything that concerns all groups, so that no group is written when another cannot
@@ -432,7 +439,7 @@ impl Workspace {
     }
 }
 
-/// Runs one group, directly where its kernel can.
+/// A group and how it may be run.
 struct RunConv<'c, 'w> {
     direct: Option<Direct<'c>>,
     run: Run<'c, 'w>,

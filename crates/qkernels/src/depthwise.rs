@@ -8,6 +8,8 @@ mod plan;
 
 pub use pack::PackedDepthwise;
 
+use qformat::DType;
+
 use crate::conv_shape::Axis;
 use crate::error::check_shape;
 use crate::gemm::Target;
@@ -72,12 +74,37 @@ pub fn depthwise<A: Lhs>(
 ) -> Result<(), KernelError> {
     let target = Target::new(out, epilogue);
     let operands = Operands::new(x, shape, weights, zp, epilogue, &target)?;
-    weights.isa().dispatch(Call {
-        operands,
-        target,
-        ws,
-        threads,
+    run(match A::DTYPE {
+        DType::U8 => AnyCall::U8(operands.cast(), target, ws, threads),
+        // The only one left: the trait is sealed.
+        _ => AnyCall::I8(operands.cast(), target, ws, threads),
     })
+}
+
+/// A call on bytes of either kind.
+enum AnyCall<'c, 'w> {
+    U8(Operands<'c, u8>, Target<'c>, &'w mut Workspace, Threads<'c>),
+    I8(Operands<'c, i8>, Target<'c>, &'w mut Workspace, Threads<'c>),
+}
+
+/// Not generic: kernels are compiled here.
+fn run(call: AnyCall<'_, '_>) -> Result<(), KernelError> {
+    match call {
+        AnyCall::U8(operands, target, ws, threads) => Call {
+            operands,
+            target,
+            ws,
+            threads,
+        }
+        .run(),
+        AnyCall::I8(operands, target, ws, threads) => Call {
+            operands,
+            target,
+            ws,
+            threads,
+        }
+        .run(),
+    }
 }
 
 /// The operands of a call, all shapes checked against each other.
@@ -150,6 +177,18 @@ impl<'a, A: Lhs> Operands<'a, A> {
             epilogue: *epilogue,
         })
     }
+
+    /// The same bits as another type of the same size.
+    fn cast<U: Lhs>(self) -> Operands<'a, U> {
+        Operands {
+            x: self.x.cast(),
+            weights: self.weights,
+            geometry: self.geometry,
+            zero_point: self.zero_point,
+            weight_zero_points: self.weight_zero_points,
+            epilogue: self.epilogue,
+        }
+    }
 }
 
 /// A call whose arguments fit each other.
@@ -158,6 +197,12 @@ pub(crate) struct Call<'c, 'w, A> {
     pub(crate) target: Target<'c>,
     pub(crate) ws: &'w mut Workspace,
     pub(crate) threads: Threads<'c>,
+}
+
+impl<A: Lhs> Call<'_, '_, A> {
+    fn run(self) -> Result<(), KernelError> {
+        self.operands.weights.isa().dispatch(self)
+    }
 }
 
 impl<A: Lhs> Visit for Call<'_, '_, A> {

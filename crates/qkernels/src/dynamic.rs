@@ -127,25 +127,29 @@ pub fn gemm_dynamic<'b>(
     ws: &mut Workspace,
     threads: Threads<'_>,
 ) -> Result<(), KernelError> {
-    let b = b.into();
-    if epilogue.row_scale.is_some() {
-        return Err(KernelError::Epilogue {
-            step: "row_scale",
-            output: out.dtype(),
-            hint: "the scales of rows come from A itself",
-        });
-    }
-    let run = RunDynamic {
+    run(RunDynamic {
         a,
-        b,
+        b: b.into(),
         b_zero,
         how,
         epilogue,
         out,
         ws,
         threads,
-    };
-    with_kernel_for(&b, a.rows(), run)
+    })
+}
+
+/// Not generic: kernels are compiled here.
+fn run(call: RunDynamic<'_, '_>) -> Result<(), KernelError> {
+    if call.epilogue.row_scale.is_some() {
+        return Err(KernelError::Epilogue {
+            step: "row_scale",
+            output: call.out.dtype(),
+            hint: "the scales of rows come from A itself",
+        });
+    }
+    let (b, rows) = (call.b, call.a.rows());
+    with_kernel_for(&b, rows, call)
 }
 
 /// Elements of a transposed view that are taken at a time, on the stack.

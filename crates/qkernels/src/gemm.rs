@@ -64,11 +64,18 @@ pub fn gemm<'b, A: Operand>(
     ws: &mut Workspace,
     threads: Threads<'_>,
 ) -> Result<(), KernelError> {
-    let b = b.into();
     let target = Target::new(out, epilogue);
-    let call = Call::new(source(a), b, zp, epilogue, target, threads)?;
-    let rows = call.operands.a.rows();
-    with_kernel_for(&b, rows, Run { call, ws })
+    run(
+        Call::new(source(a), b.into(), zp, epilogue, target, threads)?,
+        ws,
+    )
+}
+
+/// Runs a call on the kernel for it. Not generic, as all functions from which kernels are reached:
+/// so they are compiled in this crate, once.
+fn run(call: Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
+    let Operands { a, b, .. } = call.operands;
+    with_kernel_for(&b, a.rows(), Run { call, ws })
 }
 
 /// Where results go, and how they are stored.

@@ -4,6 +4,8 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use qformat::{DType, Element, QuantElement};
 
+use crate::MatRef;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for u8 {}
@@ -110,3 +112,42 @@ pub trait Lhs: Operand + QuantElement {}
 
 impl Lhs for u8 {}
 impl Lhs for i8 {}
+
+/// A matrix of any type: what functions generic over the type hand to those that are not, so that
+/// kernels are compiled in this crate once, and not in every crate that calls them.
+#[derive(Clone, Copy)]
+pub(crate) enum Matrix<'a> {
+    U8(MatRef<'a, u8>),
+    I8(MatRef<'a, i8>),
+    I16(MatRef<'a, i16>),
+    F16(MatRef<'a, f16>),
+    Bf16(MatRef<'a, bf16>),
+}
+
+/// Calls one generic expression for whichever matrix it is.
+macro_rules! with_typed {
+    ($matrix:expr, $m:ident => $call:expr) => {
+        match $matrix {
+            $crate::operand::Matrix::U8($m) => $call,
+            $crate::operand::Matrix::I8($m) => $call,
+            $crate::operand::Matrix::I16($m) => $call,
+            $crate::operand::Matrix::F16($m) => $call,
+            $crate::operand::Matrix::Bf16($m) => $call,
+        }
+    };
+}
+pub(crate) use with_typed;
+
+impl<'a, T: Operand> From<MatRef<'a, T>> for Matrix<'a> {
+    #[inline]
+    fn from(m: MatRef<'a, T>) -> Self {
+        match T::DTYPE {
+            DType::U8 => Matrix::U8(m.cast()),
+            DType::I8 => Matrix::I8(m.cast()),
+            DType::I16 => Matrix::I16(m.cast()),
+            DType::F16 => Matrix::F16(m.cast()),
+            // The only one left: the trait is sealed.
+            _ => Matrix::Bf16(m.cast()),
+        }
+    }
+}

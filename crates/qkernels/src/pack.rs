@@ -13,6 +13,7 @@ use qformat::DType;
 
 use crate::isa::{Task, Tier, Visit};
 use crate::kernel::Microkernel;
+use crate::operand::{Matrix, with_typed};
 use crate::outliers::Outliers;
 use crate::pages::Pages;
 use crate::select::{VisitKernel, with_kernel};
@@ -293,19 +294,30 @@ impl PackedB {
         layout: Layout,
         arithmetic: Arithmetic,
     ) -> Result<PackedB, KernelError> {
-        struct Pack<'a, B>(Isa, MatRef<'a, B>, Layout);
-        impl<B: Operand> VisitKernel for Pack<'_, B> {
-            type Output = Result<PackedB, KernelError>;
-            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
-                PackedB::pack_for::<T, K, B>(tier, self.0, self.1, self.2)
-            }
-        }
         if !arithmetic.takes(B::DTYPE) {
             return Err(KernelError::Arithmetic {
                 what: "b",
                 given: B::DTYPE,
                 arithmetic,
             });
+        }
+        Self::pack_any(isa, b.into(), layout, arithmetic)
+    }
+
+    /// Not generic: kernels are compiled here.
+    fn pack_any(
+        isa: Isa,
+        b: Matrix<'_>,
+        layout: Layout,
+        arithmetic: Arithmetic,
+    ) -> Result<PackedB, KernelError> {
+        struct Pack<'a>(Isa, Matrix<'a>, Layout);
+        impl VisitKernel for Pack<'_> {
+            type Output = Result<PackedB, KernelError>;
+            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+                let Pack(isa, b, layout) = self;
+                with_typed!(b, b => PackedB::pack_for::<T, K, _>(tier, isa, b, layout))
+            }
         }
         let mut packed = with_kernel(isa, arithmetic, Pack(isa, b, layout))?;
         packed.header.arithmetic = arithmetic;

@@ -8,6 +8,7 @@ use qformat::DType;
 
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Microkernel, lhs_place, lhs_shift, shift_of};
+use crate::operand::Matrix;
 use crate::patches::Patches;
 use crate::plan::Plan;
 use crate::{MatRef, Operand};
@@ -53,16 +54,23 @@ macro_rules! with_matrix {
     };
 }
 
-/// A matrix as a [`Source`].
-pub(crate) fn source<A: Operand>(a: MatRef<'_, A>) -> Source<'_> {
-    match A::DTYPE {
-        DType::U8 => Source::U8(a.cast()),
-        DType::I8 => Source::I8(a.cast()),
-        DType::I16 => Source::I16(a.cast()),
-        DType::F16 => Source::F16(a.cast()),
-        // The only one left: the trait is sealed.
-        _ => Source::Bf16(a.cast()),
+impl<'a> From<Matrix<'a>> for Source<'a> {
+    #[inline]
+    fn from(m: Matrix<'a>) -> Self {
+        match m {
+            Matrix::U8(m) => Source::U8(m),
+            Matrix::I8(m) => Source::I8(m),
+            Matrix::I16(m) => Source::I16(m),
+            Matrix::F16(m) => Source::F16(m),
+            Matrix::Bf16(m) => Source::Bf16(m),
+        }
     }
+}
+
+/// A matrix as a [`Source`].
+#[inline]
+pub(crate) fn source<A: Operand>(a: MatRef<'_, A>) -> Source<'_> {
+    Matrix::from(a).into()
 }
 
 /// Bytes that are gathered at a time, on the stack.

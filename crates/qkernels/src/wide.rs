@@ -43,7 +43,17 @@ pub fn gemm_i64<'b>(
     ws: &mut Workspace,
     threads: Threads<'_>,
 ) -> Result<(), KernelError> {
-    let b = b.into();
+    run(a, b.into(), out, ws, threads)
+}
+
+/// Not generic: kernels are compiled here.
+fn run(
+    a: MatRef<'_, i16>,
+    b: PackedRef<'_>,
+    out: MatMut<'_, i64>,
+    ws: &mut Workspace,
+    threads: Threads<'_>,
+) -> Result<(), KernelError> {
     if b.arithmetic() != Arithmetic::Int16 {
         return Err(KernelError::Arithmetic {
             what: "b",
