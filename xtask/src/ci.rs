@@ -298,7 +298,13 @@ fn build() -> Result<Vec<Task>, Error> {
     // What users run as they run it; what is only asked whether it works as the tests left it.
     Ok(vec![
         cargo(&["build", "--release", "--package", "quaver-cli"]),
-        cargo(&["build", "--package", "quaver-benches"]),
+        cargo(&[
+            "build",
+            "--package",
+            "quaver-benches",
+            "--package",
+            "qtrain",
+        ]),
     ])
 }
 

@@ -25,8 +25,8 @@ const THEIRS: &[&str] = &[
     "ort_dynamic",
 ];
 
-/// Quantizes the digits model each way and compares the predictions of both executors; then runs
-/// what ONNX Runtime's own tool made.
+/// Quantizes the digits model each way, and trains it for four bits, and compares the predictions of
+/// both executors; then runs what ONNX Runtime's own tool made.
 pub(super) fn interop() -> Result<Vec<Task>, Error> {
     let python = python::interpreter()?;
     let digits = workspace::root().join("models/digits");
@@ -45,6 +45,12 @@ pub(super) fn interop() -> Result<Vec<Task>, Error> {
         tasks.push(Task::Run(quantize));
         compare(&python, &model, &scratch, &mut tasks);
     }
+    // Four bits, trained for a moment: what is compared is the file, not how good it is.
+    let trained = scratch.join("trained-w4a4.onnx");
+    let mut train = Command::new(program("debug", "qtrain"));
+    train.args(["train", "--quick", "-o"]).arg(&trained);
+    tasks.push(Task::Run(train));
+    compare(&python, &trained, &scratch, &mut tasks);
     for name in THEIRS {
         let model = digits.join(format!("ort/{name}.onnx"));
         compare(&python, &model, &scratch, &mut tasks);

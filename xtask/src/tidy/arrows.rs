@@ -14,6 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("qmodel", &["qformat", "qkernels"]),
     ("quaver", &["qformat", "qkernels", "qcalib", "qmodel"]),
     ("quaver-cli", &["quaver"]),
+    // Training brings its own tensors; models and calibration are ours.
+    ("qtrain", &["qformat", "qcalib", "qmodel"]),
     // What is timed is what users link: the kernels themselves, and whole models by the facade.
     ("quaver-benches", &["qformat", "qkernels", "quaver"]),
     ("xtask", &[]),
