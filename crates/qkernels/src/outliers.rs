@@ -180,9 +180,9 @@ impl<K: Microkernel> Task for Find<'_, K> {
             quads.clear();
             quads.extend((0..found.quads).map(|q| Quad::new::<K>(panel, width, q)));
             found.split_panel(&quads, cols.len(), width);
-            let split = found.patches.len() * QUAD;
             // The first panels decide for nearly all matrices that stay together.
-            if split * 100 > (cols.start + width) * depth * MOST_SPLIT_PERCENT * QUAD {
+            let weights = (cols.start + width) * depth;
+            if found.patches.len() * 100 > weights * MOST_SPLIT_PERCENT {
                 return None;
             }
         }
