@@ -240,10 +240,25 @@ fn copy_interleaved<K: Microkernel>(
     to: &mut [K::Lhs],
 ) {
     const { assert!(K::KG * K::LHS_ROWS <= INTERLEAVE) };
+    // Whole groups of bytes that need no shift can be read where they lie.
+    let bytes: Option<(&[K::Lhs], usize)> = match source {
+        Source::U8(m) if TypeId::of::<K::Lhs>() == TypeId::of::<u8>() => {
+            let whole = k0 + depth <= m.cols() && depth <= m.row_stride();
+            let whole = whole && m.col_stride() == 1 && source.shift::<K>() == 0;
+            whole.then(|| (bytemuck::cast_slice(m.data()), m.row_stride()))
+        }
+        _ => None,
+    };
     let whole = INTERLEAVE / K::LHS_ROWS / K::KG * K::KG;
     let mut buffer = [bytemuck::Zeroable::zeroed(); INTERLEAVE];
     for first in rows.clone().step_by(K::LHS_ROWS) {
         let some = first..rows.end.min(first + K::LHS_ROWS);
+        if let (Some((bytes, row_stride)), true) = (bytes, some.len() == K::LHS_ROWS) {
+            let to = &mut to[lhs_place::<K>(first - rows.start, 0, stride)..];
+            let from = &bytes[first * row_stride + k0..];
+            kernel.interleave(from, row_stride, depth, &mut to[..depth * K::LHS_ROWS]);
+            continue;
+        }
         for k in (0..depth).step_by(whole) {
             let len = whole.min(depth - k);
             copy_rows::<K>(source, some.clone(), k0 + k, len, whole, &mut buffer);
