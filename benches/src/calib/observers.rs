@@ -293,10 +293,12 @@ mod tests {
             name: bytes.to_string(),
             bytes,
         });
+        // NumPy takes minutes for the histograms of many blocks.
         let python = crate::calib::python();
-        let jobs = jobs(&sizes, python.as_deref());
-        assert_eq!(jobs.len(), 24);
-        crate::ops::tests::run_all(jobs);
+        let mut all = jobs(&sizes[..1], python.as_deref());
+        all.extend(jobs(&sizes[1..], None));
+        assert_eq!(all.len(), 24);
+        crate::ops::tests::run_all(all);
     }
 
     #[test]
