@@ -130,9 +130,10 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// the other they fill `to`; `len` is in whole groups.
     #[inline(always)]
     fn interleave(self, rows: &[Self::Lhs], stride: usize, len: usize, to: &mut [Self::Lhs]) {
-        for (r, row) in rows.chunks(stride).take(Self::LHS_ROWS).enumerate() {
+        for r in 0..Self::LHS_ROWS {
+            let row = &rows[r * stride..][..len];
             let to = to[r * Self::KG..].chunks_mut(Self::KG * Self::LHS_ROWS);
-            for (group, to) in row[..len].chunks_exact(Self::KG).zip(to) {
+            for (group, to) in row.chunks_exact(Self::KG).zip(to) {
                 to[..Self::KG].copy_from_slice(group);
             }
         }

@@ -170,8 +170,8 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Copies rows as the kernel reads them, `stride` apart, from `k0` on for `depth` elements, zeros
-/// where the row ends before that.
+/// Copies rows as the kernel reads them, `stride` apart, from `k0` on for `depth` elements; where the
+/// row ends before that, zeros, or any values of interleaved ones.
 pub(crate) struct Copy<'s, 'a, K: Microkernel> {
     pub(crate) source: &'s Source<'a>,
     pub(crate) rows: Range<usize>,
@@ -240,12 +240,12 @@ fn copy_interleaved<K: Microkernel>(
     to: &mut [K::Lhs],
 ) {
     const { assert!(K::KG * K::LHS_ROWS <= INTERLEAVE) };
-    // Whole groups of bytes that need no shift can be read where they lie.
+    // Bytes that need no shift can be read where they lie. What follows a row may stand in place of
+    // zeros, as B is zero there.
     let bytes: Option<(&[K::Lhs], usize)> = match source {
         Source::U8(m) if TypeId::of::<K::Lhs>() == TypeId::of::<u8>() => {
-            let whole = k0 + depth <= m.cols() && depth <= m.row_stride();
-            let whole = whole && m.col_stride() == 1 && source.shift::<K>() == 0;
-            whole.then(|| (bytemuck::cast_slice(m.data()), m.row_stride()))
+            let as_they_are = m.col_stride() == 1 && source.shift::<K>() == 0;
+            as_they_are.then(|| (bytemuck::cast_slice(m.data()), m.row_stride()))
         }
         _ => None,
     };
@@ -254,10 +254,12 @@ fn copy_interleaved<K: Microkernel>(
     for first in rows.clone().step_by(K::LHS_ROWS) {
         let some = first..rows.end.min(first + K::LHS_ROWS);
         if let (Some((bytes, row_stride)), true) = (bytes, some.len() == K::LHS_ROWS) {
-            let to = &mut to[lhs_place::<K>(first - rows.start, 0, stride)..];
             let from = &bytes[first * row_stride + k0..];
-            kernel.interleave(from, row_stride, depth, &mut to[..depth * K::LHS_ROWS]);
-            continue;
+            if from.len() >= (K::LHS_ROWS - 1) * row_stride + depth {
+                let to = &mut to[lhs_place::<K>(first - rows.start, 0, stride)..];
+                kernel.interleave(from, row_stride, depth, &mut to[..depth * K::LHS_ROWS]);
+                continue;
+            }
         }
         for k in (0..depth).step_by(whole) {
             let len = whole.min(depth - k);

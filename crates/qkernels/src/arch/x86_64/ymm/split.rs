@@ -77,7 +77,7 @@ impl Microkernel for Split {
 
     #[inline(always)]
     fn interleave(self, rows: &[u8], stride: usize, len: usize, to: &mut [u8]) {
-        assert!(len <= stride && rows.len() >= (ROWS - 1) * stride + len);
+        assert!((ROWS - 1) * stride + len <= rows.len());
         assert!(len.is_multiple_of(QUAD) && to.len() >= ROWS * len);
         // SAFETY: `self` proves the instructions, and the slices were checked.
         unsafe { interleave(rows.as_ptr(), stride, len / QUAD, to.as_mut_ptr()) }
