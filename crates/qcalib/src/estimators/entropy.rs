@@ -1,5 +1,6 @@
 //! The range whose quantized distribution says most about the original.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use qformat::Scheme;
 
@@ -217,13 +218,16 @@ fn best_ends(
     for start in valleys {
         let mut here = start;
         let mut step = (below.div_ceil(NET), above.div_ceil(NET));
+        // What has lost against an earlier point of the descent loses against all later ones.
+        let mut seen = vec![start.0];
         loop {
             let (a, b) = here.0;
             for a in [a.saturating_sub(step.0), a, a + step.0] {
                 for b in [b.saturating_sub(step.1), b, b + step.1] {
-                    if (a, b) == here.0 {
+                    if seen.contains(&(a, b)) {
                         continue;
                     }
+                    seen.push((a, b));
                     let d = at((a, b), here.1);
                     if d < here.1 {
                         here = ((a, b), d);
@@ -237,6 +241,8 @@ fn best_ends(
                 break;
             }
             step = (step.0.div_ceil(2), step.1.div_ceil(2));
+            seen.clear();
+            seen.push(here.0);
         }
         if here.1 < best.1 {
             best = here;
