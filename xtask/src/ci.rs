@@ -295,16 +295,18 @@ fn sanitize() -> Result<Vec<Task>, Error> {
 }
 
 fn build() -> Result<Vec<Task>, Error> {
-    // What users run as they run it; what is only asked whether it works as the tests left it.
+    // In one call, so that both programs share every dependency; what is only asked whether it works,
+    // as the tests leave it: any other choice of crates would compile the kernels anew.
     Ok(vec![
-        cargo(&["build", "--release", "--package", "quaver-cli"]),
         cargo(&[
             "build",
+            "--release",
+            "--package",
+            "quaver-cli",
             "--package",
             "quaver-benches",
-            "--package",
-            "qtrain",
         ]),
+        cargo(&["test", "--workspace", "--no-run"]),
     ])
 }
 
@@ -325,7 +327,7 @@ fn bench() -> Result<Vec<Task>, Error> {
         &["model", "--isa", "all"],
         &["calib", "--sizes", "l2"],
     ] {
-        let mut command = Command::new(program("debug", "quaver-benches"));
+        let mut command = Command::new(program("release", "quaver-benches"));
         command.args(args).arg("--quick");
         tasks.push(Task::Run(command));
     }
