@@ -65,12 +65,14 @@ def check_logits(name: str, logits: np.ndarray, rows: int) -> None:
         raise InputError(f"{name}: {bad} of {rows} rows hold NaN or infinity")
 
 
-def run_onnxruntime(path: Path, image: np.ndarray, batch: int) -> np.ndarray:
+def run_onnxruntime(path: Path, image: np.ndarray, batch: int, optimize: bool) -> np.ndarray:
     """Return the model's first output for `image`, computed `batch` rows at a time."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # onnxruntime's exceptions share no public base class narrower than Exception
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -136,6 +138,14 @@ def parse_arguments() -> argparse.Namespace:
             "for dynamically quantized models alone, whose ranges are taken over a whole batch"
         ),
     )
+    parser.add_argument(
+        "--as-written",
+        action="store_true",
+        help=(
+            "run the operators as the file has them: ONNX Runtime's optimizations move where values "
+            "are rounded, which weighs with few bits"
+        ),
+    )
     return parser.parse_args()
 
 
@@ -144,7 +154,9 @@ def compare(arguments: argparse.Namespace) -> bool:
     image, label = load_data(arguments.data)
     ours = load_array(arguments.quaver_logits, "logits")
     check_logits(f"{arguments.quaver_logits}: `logits`", ours, len(image))
-    theirs = run_onnxruntime(arguments.model, image, arguments.batch)
+    theirs = run_onnxruntime(
+        arguments.model, image, arguments.batch, optimize=not arguments.as_written
+    )
     check_logits(f"{arguments.model}: output in ONNX Runtime", theirs, len(image))
     if ours.shape != theirs.shape:
         raise InputError(

@@ -43,17 +43,17 @@ pub(super) fn interop() -> Result<Vec<Task>, Error> {
             .arg("-o")
             .arg(&model);
         tasks.push(Task::Run(quantize));
-        compare(&python, &model, &scratch, &mut tasks);
+        compare(&python, &model, &scratch, &[], &mut tasks);
     }
     // Four bits, trained for a moment: what is compared is the file, not how good it is.
     let trained = scratch.join("trained-w4a4.onnx");
     let mut train = Command::new(program("debug", "qtrain"));
     train.args(["train", "--quick", "-o"]).arg(&trained);
     tasks.push(Task::Run(train));
-    compare(&python, &trained, &scratch, &mut tasks);
+    compare(&python, &trained, &scratch, &["--as-written"], &mut tasks);
     for name in THEIRS {
         let model = digits.join(format!("ort/{name}.onnx"));
-        compare(&python, &model, &scratch, &mut tasks);
+        compare(&python, &model, &scratch, &[], &mut tasks);
     }
     Ok(tasks)
 }
@@ -74,7 +74,7 @@ pub(super) fn demo() -> Result<Vec<Task>, Error> {
     ])
 }
 
-fn compare(python: &Path, model: &Path, scratch: &Path, tasks: &mut Vec<Task>) {
+fn compare(python: &Path, model: &Path, scratch: &Path, options: &[&str], tasks: &mut Vec<Task>) {
     let root = workspace::root();
     let data = root.join("models/digits/test.npz");
     let logits = scratch.join("logits.npz");
@@ -90,7 +90,7 @@ fn compare(python: &Path, model: &Path, scratch: &Path, tasks: &mut Vec<Task>) {
         .arg(root.join("scripts/check_ort.py"))
         .arg(model)
         .arg(&data);
-    check.arg("--quaver-logits").arg(&logits);
+    check.arg("--quaver-logits").arg(&logits).args(options);
     tasks.push(Task::Run(check));
 }
 
