@@ -18,7 +18,8 @@
 //! What sums start at accounts for zero points as if all places were inside; for the places that are
 //! not, `(shift + Z_x) · Σ w` is added again.
 
-use core::any::TypeId;
+mod plan;
+
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -31,144 +32,13 @@ use crate::kernel::{TileMut, lhs_shift};
 use crate::out::{Out, Rows};
 use crate::pack::Panels;
 use crate::patches::Patches;
-use crate::plan::{Plan, lines, part, split, tallest};
-use crate::select::VisitKernel;
+use crate::plan::{lines, part, tallest};
 use crate::store::{Steps, Store};
 use crate::workspace::Line;
 use crate::{Threads, ZeroPoint};
 
-/// Bytes of the image that a block of lines may read, so that they stay in L2 beside a panel of B.
-const BLOCK_BYTES: usize = 256 << 10;
-
-/// The most bytes that are copied at a time: the least that one line of outputs reads can be more than
-/// [`BLOCK_BYTES`].
-const MAX_COPY: usize = 4 << 20;
-
-/// Whether the kernel reads images as they are, in groups that it multiplies as bytes.
-fn reads<K: Microkernel>() -> bool {
-    let bytes = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
-    bytes
-        && K::SEGMENTS
-        && K::LHS_ROWS == 1
-        && K::UNSIGNED_LHS_SHIFT == 0
-        && (K::SHIFTS || K::SIGNED_LHS_SHIFT == 0)
-}
-
-/// Elements of a group of the kernel if it reads images as they are, else 1.
-pub(crate) struct Group;
-
-impl VisitKernel for Group {
-    type Output = usize;
-
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
-        if reads::<K>() { K::KG } else { 1 }
-    }
-}
-
-/// Where the places of a kernel are, as far as a plan needs it.
-pub(crate) struct Places {
-    pub(crate) y: Axis,
-    pub(crate) x: Axis,
-    /// Channels of a group.
-    pub(crate) channels: usize,
-    /// Elements of a row of places as it is packed.
-    pub(crate) taps_row: usize,
-    /// Whether an output's channels lie side by side in the image.
-    pub(crate) in_place: bool,
-}
-
-/// How lines of the image are copied.
-#[derive(Clone, Copy)]
-struct Copied {
-    /// Pixels of a line, padding included.
-    width: usize,
-    /// Lines of outputs that one copy serves.
-    block: usize,
-    /// Lines of scratch.
-    lines: usize,
-}
-
-impl Copied {
-    /// The copies for outputs in whole groups of so many elements; `None` where they would be large,
-    /// or where a group would not end with its row of places.
-    fn new(places: &Places, group: usize) -> Option<Copied> {
-        let Places {
-            y, x, channels: c, ..
-        } = *places;
-        let ends = c.is_multiple_of(group)
-            || x.dilation == 1 && (y.kernel == 1 || places.taps_row.is_multiple_of(group));
-        if !ends || x.output == 0 || y.output == 0 {
-            return None;
-        }
-        let width = (x.output - 1) * x.stride + (x.kernel - 1) * x.dilation + 1;
-        let row = width.checked_mul(c)?;
-        let span = (y.kernel - 1) * y.dilation + 1;
-        // What one more line of outputs reads.
-        let more = row.checked_mul(y.stride)?;
-        let first = row.checked_mul(span)?.checked_add(group)?;
-        let fits = BLOCK_BYTES.saturating_sub(first) / more.max(1);
-        let block = fits.min(y.output - 1) + 1;
-        let bytes = (block - 1).checked_mul(more)?.checked_add(first)?;
-        (bytes <= MAX_COPY).then(|| Copied {
-            width,
-            block,
-            lines: lines(bytes, 1),
-        })
-    }
-}
-
-/// How the work is cut up.
-pub(crate) struct DirectPlan {
-    plan: Plan,
-    parts: (usize, usize),
-    taps: usize,
-    copied: Option<Copied>,
-    share_lines: usize,
-}
-
-impl DirectPlan {
-    /// The plan for a kernel, `None` where it cannot do that; `count` lines of outputs in all.
-    pub(crate) fn new<K: Microkernel>(
-        places: &Places,
-        count: usize,
-        n: usize,
-        threads: usize,
-    ) -> Option<DirectPlan> {
-        if !reads::<K>() {
-            return None;
-        }
-        let Places { y, x, channels, .. } = *places;
-        let copied = if places.in_place && channels.is_multiple_of(K::KG) {
-            None
-        } else {
-            Some(Copied::new(places, K::KG)?)
-        };
-        let k = y.kernel.checked_mul(places.taps_row)?;
-        let taps = y.kernel.checked_mul(x.kernel)?;
-        let m = count.checked_mul(x.output)?;
-        let plan = Plan::new::<K>(m, n, k, 1);
-        let work = m.saturating_mul(n).saturating_mul(k);
-        let parts = split(count, n.div_ceil(K::NR), work, threads);
-        let share_lines = lines(tallest::<K>() * plan.acc_stride, size_of::<i32>())
-            .saturating_add(lines(plan.acc_stride, size_of::<i32>()))
-            .saturating_add(lines(taps, size_of::<Segment>()))
-            .saturating_add(copied.map_or(0, |copied| copied.lines));
-        Some(DirectPlan {
-            plan,
-            parts,
-            taps,
-            copied,
-            share_lines,
-        })
-    }
-
-    /// Lines of scratch that the whole call needs.
-    pub(crate) fn total_lines(&self) -> usize {
-        self.share_lines
-            .saturating_mul(self.parts.0 * self.parts.1)
-            .saturating_add(self.plan.column_lines)
-    }
-}
+use plan::{BLOCK_BYTES, Copied};
+pub(crate) use plan::{DirectPlan, Group, Places};
 
 /// What a direct convolution needs beside the operands of a product.
 #[derive(Clone, Copy)]
