@@ -3,8 +3,10 @@
 //! The bin of x, `trunc(|x| / 2^k)`, is exact: a product with a power of two rounds nothing unless
 //! it underflows, far inside the first bin. Indices of many values are found in vectors; then each
 //! counts on its own. Neighbours count in different copies of the counters, because one that is hit
-//! twice in a row waits for its own store (four copies: two are 1.5 times slower where most values
-//! share a bin). Exact zeros, often half of all values, take turns among counters of their own.
+//! twice in a row waits for its own store. Two copies of 16-bit counters for 2,048 bins a side leave
+//! half of a first-level cache to the values: four copies are 1.2 times slower where values spread
+//! and 1.1 times faster where nearly all share a bin. Exact zeros, often half of all values, take
+//! turns among counters of their own.
 
 use alloc::vec::Vec;
 
@@ -40,9 +42,8 @@ pub struct Unbinned {
 
 /// Adds the values of `x` to the counts of their bins, and says what is in none.
 ///
-/// `scratch` is room for 32-bit counters: four times as many as both sides have bins, and a few.
-/// It is empty or holds zeros, before and after, and is not allocated again while it is long
-/// enough.
+/// `scratch` is room for 16-bit counters: twice as many as both sides have bins, and a few. It is
+/// empty or holds zeros, before and after, and is not allocated again while it is long enough.
 ///
 /// # Errors
 ///
@@ -62,7 +63,7 @@ pub fn histogram(
     isa: Isa,
     x: &[f32],
     into: HistogramMut<'_>,
-    scratch: &mut Vec<u32>,
+    scratch: &mut Vec<u16>,
 ) -> Result<Unbinned, KernelError> {
     let bins = into.positive.len().max(into.negative.len());
     if !EXPONENTS.contains(&into.exponent) || bins > MAX_BINS {
@@ -95,7 +96,7 @@ const EXPONENTS: core::ops::RangeInclusive<i32> = -149..=127;
 const MAX_BINS: usize = 1 << 20;
 
 /// Copies of the counters.
-const COPIES: usize = 4;
+const COPIES: usize = 2;
 
 /// Counters of a copy that the exact zeros share.
 const ZEROS: usize = 16;
@@ -103,14 +104,19 @@ const ZEROS: usize = 16;
 /// Values whose counters are found before they are counted.
 const CHUNK: usize = 256;
 
-/// Values that 32-bit counters can count.
-const PIECE: usize = 1 << 31;
+/// Values that 16-bit counters can count: a half goes to each copy, less than a chunk that is left
+/// over to one of them.
+const PIECE: usize = COPIES * 255 * CHUNK;
+
+/// How far ahead of the chunk that is counted memory is asked for the next: while counters are
+/// stored, few loads are under way.
+const AHEAD: usize = 2048 / size_of::<f32>();
 
 struct Fill<'a> {
     x: &'a [f32],
     into: HistogramMut<'a>,
     bins: usize,
-    scratch: &'a mut Vec<u32>,
+    scratch: &'a mut Vec<u16>,
 }
 
 /// Where a value counts: its bin, or behind the last bin of its side.
@@ -119,19 +125,19 @@ struct Place {
     /// `2^−k`, which alone can exceed f32, in two factors.
     scale: (f32, f32),
     bins: f32,
-    /// Counters of a side.
+    /// Where the negative side's counters begin; the zeros' are as far behind them.
     side: u32,
 }
 
 impl Place {
-    fn new(exponent: i32, bins: usize) -> Place {
+    fn new(exponent: i32, bins: usize, side: usize) -> Place {
         // −149 ≤ k ≤ 127: exact, also where the first factor is subnormal.
         let pow2 = |e: i32| f64::from_bits(((e + 1023) as u64) << 52) as f32;
         let first = exponent.max(-120);
         Place {
             scale: (pow2(-first), pow2(first - exponent)),
             bins: bins as f32,
-            side: bins as u32 + 1,
+            side: side as u32,
         }
     }
 
@@ -157,22 +163,19 @@ impl Task for Fill<'_> {
 
     #[inline(always)]
     fn run<T: Tier>(mut self, _tier: T) -> Unbinned {
-        let mut rest = Unbinned::default();
-        let place = Place::new(self.into.exponent, self.bins);
-        // Emptying the counters takes longer than counting so few values one by one.
+        // Emptying the counters takes longer than counting so few values at their bins.
         if self.x.len() < self.bins / 2 {
-            for &v in self.x {
-                self.add(v, place, &mut rest);
-            }
-            return rest;
+            return self.count_at_bins();
         }
-        let copy = 2 * (self.bins + 1) + ZEROS;
+        let mut rest = Unbinned::default();
+        let side = self.bins + 1;
+        let place = Place::new(self.into.exponent, self.bins, side);
+        let copy = 2 * side + ZEROS;
         if self.scratch.len() < COPIES * copy {
             self.scratch.resize(COPIES * copy, 0);
         }
         for piece in self.x.chunks(PIECE) {
-            let counters = &mut self.scratch[..COPIES * copy];
-            count(piece, place, counters);
+            count(piece, place, &mut self.scratch[..COPIES * copy]);
             self.empty(copy, &mut rest);
         }
         rest
@@ -183,70 +186,92 @@ impl Fill<'_> {
     /// Adds what the copies of the counters found, and leaves them at zero.
     #[inline(always)]
     fn empty(&mut self, copy: usize, rest: &mut Unbinned) {
-        let (first, others) = self.scratch[..COPIES * copy].split_at_mut(copy);
-        for other in others.chunks_exact_mut(copy) {
-            for (sum, c) in first.iter_mut().zip(other) {
-                // A piece has fewer than 2^32 values.
-                *sum += core::mem::take(c);
-            }
-        }
+        let counters = &mut self.scratch[..COPIES * copy];
+        let (a, b) = counters.split_at(copy);
+        let sum = |(&a, &b): (&u16, &u16)| u64::from(a) + u64::from(b);
         let side = self.bins + 1;
-        let (positive, others) = first.split_at_mut(side);
-        let (negative, zeros) = others.split_at_mut(side);
-        for (bins, counters) in [
-            (&mut *self.into.positive, positive),
-            (&mut *self.into.negative, negative),
+        for (bins, start) in [
+            (&mut *self.into.positive, 0),
+            (&mut *self.into.negative, side),
         ] {
-            let (inside, outside) = counters.split_at_mut(bins.len());
-            for (bin, c) in bins.iter_mut().zip(inside) {
-                *bin += u64::from(core::mem::take(c));
-            }
-            rest.outside += outside
+            let beyond = start + bins.len()..start + side;
+            let inside = start..beyond.start;
+            for (bin, counted) in bins
                 .iter_mut()
-                .map(|c| u64::from(core::mem::take(c)))
-                .sum::<u64>();
+                .zip(a[inside.clone()].iter().zip(&b[inside]))
+            {
+                *bin += sum(counted);
+            }
+            let outside = a[beyond.clone()].iter().zip(&b[beyond]);
+            rest.outside += outside.map(sum).sum::<u64>();
         }
-        rest.zeros += zeros
-            .iter_mut()
-            .map(|c| u64::from(core::mem::take(c)))
+        rest.zeros += a[2 * side..]
+            .iter()
+            .zip(&b[2 * side..])
+            .map(sum)
             .sum::<u64>();
+        counters.fill(0);
     }
 
-    /// Counts one value.
+    /// Counts without counters between.
     #[inline(always)]
-    fn add(&mut self, x: f32, place: Place, rest: &mut Unbinned) {
-        let (side, counter) = (self.bins + 1, place.of(x, 0) as usize);
-        let bin = if counter < side {
-            self.into.positive.get_mut(counter)
-        } else if counter < 2 * side {
-            self.into.negative.get_mut(counter - side)
-        } else {
-            Some(&mut rest.zeros)
-        };
-        *bin.unwrap_or(&mut rest.outside) += 1;
+    fn count_at_bins(self) -> Unbinned {
+        /// Behind all bins of a side.
+        const SIDE: usize = 2 * MAX_BINS;
+        let place = Place::new(self.into.exponent, self.bins, SIDE);
+        let (mut zeros, mut outside) = ([0; ZEROS], 0);
+        let sides = [self.into.positive, self.into.negative, &mut zeros, &mut []];
+        let mut index = [0u32; CHUNK];
+        for chunk in self.x.chunks(CHUNK) {
+            for (lane, (i, &v)) in index.iter_mut().zip(chunk).enumerate() {
+                *i = place.of(v, lane);
+            }
+            for &i in &index[..chunk.len()] {
+                let i = i as usize;
+                match sides[i / SIDE % sides.len()].get_mut(i % SIDE) {
+                    Some(bin) => *bin += 1,
+                    None => outside += 1,
+                }
+            }
+        }
+        Unbinned {
+            zeros: zeros.iter().sum(),
+            outside,
+            ..Unbinned::default()
+        }
     }
 }
 
 /// Counts values in the copies of the counters that `counters` consists of.
 #[inline(always)]
-fn count(x: &[f32], place: Place, counters: &mut [u32]) {
-    let copy = counters.len() / COPIES;
-    let (a, b) = counters.split_at_mut(2 * copy);
-    let ((a, b), (c, d)) = (a.split_at_mut(copy), b.split_at_mut(copy));
+fn count(x: &[f32], place: Place, counters: &mut [u16]) {
+    let (a, b) = counters.split_at_mut(counters.len() / COPIES);
     let mut index = [0u32; CHUNK];
     let (chunks, last) = x.as_chunks::<CHUNK>();
     for chunk in chunks {
+        prefetch(chunk.as_ptr().wrapping_add(AHEAD));
         for (lane, (i, &v)) in index.iter_mut().zip(chunk).enumerate() {
             *i = place.of(v, lane);
         }
-        for &[i, j, k, l] in index.as_chunks::<COPIES>().0 {
+        for &[i, j] in index.as_chunks::<COPIES>().0 {
             a[i as usize] += 1;
             b[j as usize] += 1;
-            c[k as usize] += 1;
-            d[l as usize] += 1;
         }
     }
     for (lane, &v) in last.iter().enumerate() {
         a[place.of(v, lane) as usize] += 1;
     }
+}
+
+/// Asks for the memory of a chunk at `at`, which may be anywhere.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..CHUNK).step_by(64 / size_of::<f32>()) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch accesses nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }

@@ -179,7 +179,7 @@ impl Histogram {
 
     /// Counts values of any kind with the kernel; what is not finite is nowhere counted. Gives how
     /// many finite values lie beyond the bins, or `None` where nothing was counted.
-    fn count_inside(&mut self, values: &[f32], scratch: &mut Vec<u32>) -> Option<u64> {
+    fn count_inside(&mut self, values: &[f32], scratch: &mut Vec<u16>) -> Option<u64> {
         let into = HistogramMut {
             exponent: self.exponent,
             positive: &mut self.positive,
@@ -191,10 +191,9 @@ impl Histogram {
         Some(rest.outside)
     }
 
-    /// Whether the kernel pays: emptying its 32-bit counts takes about as long as counting as many
-    /// values one by one.
+    /// Whether the kernel pays.
     fn are_many(&self, values: &[f32]) -> bool {
-        values.len() >= (self.negative.len() + self.positive.len()) / 4
+        values.len() >= 64
     }
 
     /// The ends of the bins: finite values beyond them, on either side, are in none.
@@ -276,7 +275,7 @@ impl Accumulator for Histogram {
     const KIND: ObserverKind = ObserverKind::Histogram;
     type Settings = HistogramSettings;
     type Wire = HistogramWire;
-    type Scratch = Vec<u32>;
+    type Scratch = Vec<u16>;
     // All bins are emptied and added.
     const STAGED_FROM: usize = 1 << 15;
 
@@ -299,7 +298,7 @@ impl Accumulator for Histogram {
         settings: &HistogramSettings,
         extent: &Extent,
         piece: Piece<'_>,
-        scratch: &mut Vec<u32>,
+        scratch: &mut Vec<u16>,
     ) {
         let (low, high) = self.ends();
         self.fit(settings, extent);
@@ -326,7 +325,7 @@ impl Accumulator for Histogram {
     }
 
     /// Counts into the bins that are there, once there are some.
-    fn begin(&mut self, values: &[f32], scratch: &mut Vec<u32>) -> Option<u64> {
+    fn begin(&mut self, values: &[f32], scratch: &mut Vec<u16>) -> Option<u64> {
         let none = self.negative.is_empty() && self.positive.is_empty();
         if none || !self.are_many(values) {
             return None;

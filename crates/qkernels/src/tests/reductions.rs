@@ -50,7 +50,7 @@ fn bin(x: f32, k: i32) -> u128 {
     }
 }
 
-fn check_histogram(isa: Isa, x: &[f32], k: i32, lens: (usize, usize), scratch: &mut Vec<u32>) {
+fn check_histogram(isa: Isa, x: &[f32], k: i32, lens: (usize, usize), scratch: &mut Vec<u16>) {
     let mut expected = (vec![1u64; lens.0], vec![2u64; lens.1], Unbinned::default());
     for &v in x {
         let rest = &mut expected.2;
@@ -119,6 +119,19 @@ fn edges_of_bins_are_exact() {
             });
             let x: Vec<f32> = edges.collect();
             check_histogram(isa, &x, k, (30, 37), &mut scratch);
+        }
+    }
+}
+
+/// More values than 16-bit counters can count, all in one bin, and all 0; with a chunk begun.
+#[test]
+fn no_counter_of_a_histogram_overflows() {
+    for isa in Isa::available() {
+        let mut scratch = Vec::new();
+        for value in [2.5, -2.5, 0.0] {
+            for n in [130_559, 130_560, 130_815, 131_072, 300_001] {
+                check_histogram(isa, &vec![value; n], 0, (4, 5), &mut scratch);
+            }
         }
     }
 }
