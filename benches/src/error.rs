@@ -93,6 +93,14 @@ pub enum BenchError {
         /// What the pool said.
         source: rayon::ThreadPoolBuildError,
     },
+    /// A thread did not start.
+    #[error("cannot start {threads} threads")]
+    Spawn {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}", path = path.display())]
     File {

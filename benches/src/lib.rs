@@ -36,6 +36,7 @@ pub mod baseline;
 pub mod calib;
 pub mod claims;
 pub mod convs;
+pub mod crew;
 pub mod data;
 pub mod environment;
 pub mod error;

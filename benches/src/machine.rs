@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::BenchError;
+use crate::crew::Crew;
 
 /// What a result depends on beside the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,12 +67,21 @@ fn cache_size(folder: &Path, level: u32, kind: &str) -> Option<usize> {
     None
 }
 
-/// So many threads, started once: a pool of the caller, as an engine would hand one to the kernels.
+/// So many threads, started once, as an engine would hand them to the kernels.
 #[derive(Debug)]
 pub struct Team {
     threads: usize,
-    /// None for one thread: work then runs where it is called.
-    pool: Option<rayon::ThreadPool>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The thread that calls.
+    Caller,
+    /// The thread that calls and those beside it, which live as long as the program.
+    Crew(&'static Crew),
+    /// A pool in which all work runs.
+    Pool(rayon::ThreadPool),
 }
 
 impl Team {
@@ -79,20 +89,18 @@ impl Team {
     ///
     /// # Errors
     ///
-    /// [`BenchError::Threads`] when the system has no more threads to give.
+    /// [`BenchError::Spawn`] when the system has no more threads to give.
     pub fn new(threads: usize) -> Result<Self, BenchError> {
-        if threads > 1 {
-            Self::pooled(threads)
+        let kind = if threads > 1 {
+            Kind::Crew(Box::leak(Box::new(Crew::new(threads)?)))
         } else {
-            Ok(Self {
-                threads,
-                pool: None,
-            })
-        }
+            Kind::Caller
+        };
+        Ok(Self { threads, kind })
     }
 
-    /// Starts the threads even if there is only one: for libraries that take as many threads as the
-    /// pool has that they are called in.
+    /// Starts a pool, even if it has only one thread: for libraries that take as many threads as
+    /// the pool has that they are called in.
     ///
     /// # Errors
     ///
@@ -102,7 +110,7 @@ impl Team {
         let pool = built.map_err(|source| BenchError::Threads { threads, source })?;
         Ok(Self {
             threads,
-            pool: Some(pool),
+            kind: Kind::Pool(pool),
         })
     }
 
@@ -112,31 +120,32 @@ impl Team {
         self.threads
     }
 
-    /// What the kernels are told: whether they may use the pool they run in.
+    /// What the kernels are told: which threads they may use.
     #[must_use]
     pub fn policy(&self) -> qkernels::Threads<'static> {
-        if self.pool.is_some() {
-            qkernels::Threads::Rayon
-        } else {
-            qkernels::Threads::Single
+        match &self.kind {
+            Kind::Caller => qkernels::Threads::Single,
+            Kind::Crew(crew) => qkernels::Threads::Custom(*crew),
+            Kind::Pool(_) => qkernels::Threads::Rayon,
         }
     }
 
-    /// Runs `work` inside the pool: what it splits is split among the team.
+    /// Runs `work` where the team's threads are at hand.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
+        match &self.kind {
+            Kind::Pool(pool) => pool.install(work),
+            _ => work(),
         }
     }
 
     /// Runs `work` on every thread of the team at once, with the thread's index.
     pub fn each(&self, work: impl Fn(usize) + Sync) {
-        match &self.pool {
-            Some(pool) => {
+        match &self.kind {
+            Kind::Caller => work(0),
+            Kind::Crew(crew) => crew.each(work),
+            Kind::Pool(pool) => {
                 pool.broadcast(|context| work(context.index()));
             }
-            None => work(0),
         }
     }
 }

@@ -230,7 +230,7 @@ const EXPONENT: i32 = -9;
 struct Bins {
     positive: Vec<u64>,
     negative: Vec<u64>,
-    scratch: Vec<u32>,
+    scratch: Vec<u16>,
 }
 
 /// Adds to the counts: each call once more.
