@@ -463,10 +463,12 @@ impl<K: Microkernel> Share<'_, K> {
     ) {
         let Panel { b, ref cols } = *panel;
         let init = Init {
-            cols: &init[..b.width()],
+            start: &init[..b.width()],
+            stride: 0,
             rows: None,
         };
         let scaling = Scaling {
+            rows: None,
             scale: &self.columns.scale[cols.start..],
             bias: self.columns.bias.map(|bias| &bias[cols.start..]),
         };

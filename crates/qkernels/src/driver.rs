@@ -10,7 +10,7 @@
 //!
 //! Integer sums start at `bias − (shift + Z_a) · colsum(B)`, plus `Z_b · (K · Z_a − rowsum(A))` where
 //! one `Z_b` serves all columns, so zero points, the shift and the bias cost nothing. Only where
-//! rows of A or columns of B have zero points of their own is a term added to each finished tile.
+//! rows of A or columns of B have zero points of their own does each tile start at sums in memory.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -251,7 +251,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
                 out: self.out,
             },
             row_terms: self.operands.row_terms(),
-            in_place: self.operands.a.in_place::<K>(plan),
+            in_place: self.operands.a.in_place::<K>(self.kernel, plan),
             shift: self.operands.a.shift::<K>() != 0,
             lhs: bytemuck::cast_slice_mut(lhs),
             acc: bytemuck::cast_slice_mut(acc),
@@ -373,18 +373,32 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let last = k0 + depth == self.plan.depth;
         let cut = self.plan.block_depth < self.plan.depth;
         // Sums that need nothing more can go to the output without the tile buffer.
-        let whole = !self.row_terms.outer() && (width == cols.len() || K::MASKS && !cut);
-        let scaling = Scaling {
-            scale: &columns.scale[cols.start..],
-            bias: columns.bias.map(|b| &b[cols.start..]),
-        };
+        let whole = width == cols.len() || K::MASKS && !cut;
+        let outer = self.row_terms.outer() && k0 == 0;
+        let init_cols = &columns.init[cols.start..][..width];
         let height = K::ROWS[width / K::UNIT - 1];
         let sink = self.sink;
 
-        for start in rows.clone().step_by(height) {
+        for (index, start) in rows.clone().step_by(height).enumerate() {
             let tile = start..rows.end.min(start + height);
             let count = tile.len();
             let first = start - rows.start;
+            let stride = self.plan.acc_stride;
+            // The tile buffer holds the rows of a block, or this tile and the next.
+            let buffer = |index: usize| index * height * stride;
+            let at = buffer(if cut { index } else { index % 2 });
+            if outer {
+                let cols = cols.start..cols.start + width;
+                if index == 0 {
+                    self.start_sums(at, 0..count, cols.clone());
+                }
+                // One tile ahead: loads of what was just stored in narrower vectors would wait.
+                let next = (first + height).min(rows.len())..(first + 2 * height).min(rows.len());
+                let at = buffer(if cut { index + 1 } else { (index + 1) % 2 });
+                if !next.is_empty() {
+                    self.start_sums(at, next, cols);
+                }
+            }
             let a = match self.in_place {
                 // The last group of a row may read on into what follows (B is zero there), but
                 // not beyond the slice: such a tile is copied.
@@ -404,48 +418,60 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 }
             };
             let b = b.with_unpacked(unpacks.then(|| &self.unpacked[..unpacked]));
-            let init = (k0 == 0).then(|| Init {
-                cols: &columns.init[cols.start..][..width],
+            let scaling = Scaling {
+                scale: &columns.scale[cols.start..],
+                bias: columns.bias.map(|b| &b[cols.start..]),
+                rows: sink.store.row_scale.map(|rows| &rows[tile.clone()]),
+            };
+            let alike = Init {
+                start: init_cols,
+                stride: 0,
                 rows: (self.row_terms == RowTerms::Add)
                     .then(|| bytemuck::cast_slice(&self.v[first..][..count])),
+            };
+            let init = (k0 == 0).then(|| match outer {
+                false => alike,
+                true => Init {
+                    start: &self.acc[at..at + count * stride],
+                    stride,
+                    rows: None,
+                },
             });
             if whole && sink.straight((a, b), init, last, scaling, tile.clone().into(), &cols) {
                 continue;
             }
-            let stride = self.plan.acc_stride;
-            let at = if cut { first * stride } else { 0 };
+            let init = (k0 == 0 && !outer).then_some(alike);
             let acc = &mut self.acc[at..at + count * stride];
             self.kernel
                 .accumulate(a, b, init, &mut TileMut::new(acc, stride, count, stride));
             if last {
-                self.finish(at, tile, first, cols.clone(), scaling);
+                self.sink.store(acc, stride, tile.into(), &cols, scaling);
             }
         }
     }
 
-    /// Outer row terms and epilogue of a finished tile.
+    /// Writes what the sums of a tile start at where that is no sum of a row's and a column's:
+    /// `rows` of the block, and columns of whole units.
     #[inline(always)]
-    fn finish(
-        &mut self,
-        at: usize,
-        tile: Range<usize>,
-        first: usize,
-        cols: Range<usize>,
-        scaling: Scaling<'_>,
-    ) {
-        let (stride, columns) = (self.plan.acc_stride, self.columns);
-        let acc = &mut self.acc[at..at + tile.len() * stride];
-        if self.row_terms.outer() {
-            let sums = &self.operands.b.padded_col_sums()[cols.clone()];
-            let zb = &columns.zb[cols.clone()];
-            for (r, acc) in acc.chunks_exact_mut(stride).enumerate() {
-                let (u, v) = (self.u[first + r], self.v[first + r]);
-                for ((acc, sum), zb) in acc.iter_mut().zip(sums).zip(zb) {
-                    *acc = acc.plus(sum.wrapping_mul(u).wrapping_add(zb.wrapping_mul(v)));
+    fn start_sums(&mut self, at: usize, rows: Range<usize>, cols: Range<usize>) {
+        let init = &self.columns.init[cols.clone()];
+        let sums = &self.operands.b.padded_col_sums()[cols.clone()];
+        let zb = &self.columns.zb[cols];
+        let only_u = self.row_terms == RowTerms::Outer { sums: false };
+        let acc = self.acc[at..].chunks_exact_mut(self.plan.acc_stride);
+        for (acc, r) in acc.zip(rows) {
+            let (u, v) = (self.u[r], self.v[r]);
+            let acc = acc.iter_mut().zip(init.iter().zip(sums));
+            if only_u {
+                for (acc, (init, sum)) in acc {
+                    *acc = init.plus(sum.wrapping_mul(u));
+                }
+            } else {
+                for ((acc, (init, sum)), zb) in acc.zip(zb) {
+                    *acc = init.plus(sum.wrapping_mul(u).wrapping_add(zb.wrapping_mul(v)));
                 }
             }
         }
-        self.sink.store(acc, stride, tile.into(), &cols, scaling);
     }
 }
 
@@ -480,7 +506,7 @@ impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
             self.kernel.accumulate(a, b, init, &mut out);
             return true;
         }
-        let (Some(init), true, true) = (init, last, self.store.by_steps()) else {
+        let (Some(init), true, true) = (init, last, self.store.by_steps(scaling.rows)) else {
             return false;
         };
         // SAFETY: the tile belongs to this share, and nothing else of it is borrowed.

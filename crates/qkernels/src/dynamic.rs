@@ -2,16 +2,17 @@
 
 use qformat::{DType, FormatError, QParams, Scheme, rne};
 
-use crate::gemm::{Call, Target};
+use crate::gemm::{self, Call};
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::pack::PackedRef;
 use crate::plan::{Plan, lines};
+use crate::quantize::{Divisor, Target, quantize_by};
 use crate::select::{VisitKernel, with_kernel_for};
 use crate::source::{Gather, Source};
 use crate::{
     Epilogue, Isa, KernelError, MatRef, MinMax, OutMut, Threads, Workspace, ZeroPoint, ZeroPoints,
-    min_max, quantize,
+    min_max,
 };
 
 /// How activations are quantized when they arrive ("dynamic" quantization).
@@ -163,22 +164,25 @@ struct Quantized<'a> {
     /// One, or one a row.
     scales: &'a [f32],
     zero_points: &'a [i32],
+    /// What the parameters of all rows come to, if they are the same.
+    same: Option<(Divisor, Target)>,
 }
 
 impl Quantized<'_> {
-    fn params(&self, i: usize) -> Option<QParams> {
-        let i = if self.how.per_row() { i } else { 0 };
+    /// What the parameters of row `i` come to.
+    fn params(&self, i: usize) -> Option<(Divisor, Target)> {
+        if self.same.is_some() {
+            return self.same;
+        }
         let scheme = match self.how.dtype() {
             DType::U8 => Scheme::Affine,
             _ => Scheme::Symmetric,
         };
-        QParams::new(
-            *self.scales.get(i)?,
-            *self.zero_points.get(i)?,
-            self.how.dtype(),
-            scheme,
-        )
-        .ok()
+        let (scale, zero_point) = (*self.scales.get(i)?, *self.zero_points.get(i)?);
+        let dtype = self.how.dtype();
+        let params = QParams::new(scale, zero_point, dtype, scheme).ok()?;
+        let target = Target::new(&params)?;
+        Some((Divisor::new(scale, dtype.bits()), target))
     }
 }
 
@@ -198,12 +202,9 @@ impl Gather for Quantized<'_> {
     fn fill(&self, i: usize, k0: usize, out: &mut [u8]) {
         // These were made from valid parameters, and the lengths are equal.
         let Some(params) = self.params(i) else { return };
-        let one = |x: &[f32], out: &mut [u8]| {
-            let done = match self.how.dtype() {
-                DType::U8 => quantize(self.isa, x, &params, out),
-                _ => quantize::<i8>(self.isa, x, &params, bytemuck::cast_slice_mut(out)),
-            };
-            debug_assert!(done.is_ok());
+        let one = |x: &[f32], out: &mut [u8]| match self.how.dtype() {
+            DType::U8 => quantize_by(self.isa, x, &params, out),
+            _ => quantize_by::<i8>(self.isa, x, &params, bytemuck::cast_slice_mut(out)),
         };
         match self.a.row(i) {
             Some(row) => one(&row[k0..][..out.len()], out),
@@ -285,7 +286,11 @@ impl VisitKernel for RunDynamic<'_, '_> {
             } else {
                 // In the order of memory: the whole range knows no order.
                 let a = if a.is_row_major() { a } else { a.transposed() };
-                (0..a.rows()).fold(MinMax::default(), |f, i| f.merge(range(isa, &a, i)))
+                if let Some(all) = a.contiguous() {
+                    min_max(isa, all)
+                } else {
+                    (0..a.rows()).fold(MinMax::default(), |f, i| f.merge(range(isa, &a, i)))
+                }
             };
             let params = how.params(found).map_err(|_| KernelError::DynamicRange {
                 row: if how.per_row() { Some(group) } else { None },
@@ -294,13 +299,17 @@ impl VisitKernel for RunDynamic<'_, '_> {
             })?;
             (*scale, *zero_point) = (params.scale(), params.zero_point());
         }
-        let quantized = Quantized {
+        let mut quantized = Quantized {
             isa,
             a,
             how,
             scales: &scales[..groups],
             zero_points: &zero_points[..groups],
+            same: None,
         };
+        if !how.per_row() {
+            quantized.same = quantized.params(0);
+        }
         let zp = ZeroPoints {
             a: match how {
                 Dynamic::Row => ZeroPoint::Vector(&zero_points[..groups]),
@@ -313,7 +322,7 @@ impl VisitKernel for RunDynamic<'_, '_> {
         if how.per_row() {
             epilogue.row_scale = Some(&scales[..groups]);
         }
-        let target = Target::new(self.out, &epilogue);
+        let target = gemm::Target::new(self.out, &epilogue);
         let a = Source::Gather(&quantized);
         let mut call = Call::new(a, b, zp, &epilogue, target, self.threads)?;
         if !how.per_row() {

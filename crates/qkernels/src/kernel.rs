@@ -60,12 +60,14 @@ impl Acc for f32 {
     }
 }
 
-/// What the sums of a tile start at: `cols[j] + rows[r]`.
+/// What the sums of a tile start at: `start[r · stride + j] + rows[r]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Init<'a, A> {
-    /// One value a column.
-    pub(crate) cols: &'a [A],
-    /// One value a row, if there are any.
+    /// One value a column; with a stride, rows of them.
+    pub(crate) start: &'a [A],
+    /// Distance of rows; 0 where all start alike.
+    pub(crate) stride: usize,
+    /// One value a row, if there are any; none with a stride.
     pub(crate) rows: Option<&'a [A]>,
 }
 
@@ -115,6 +117,13 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     type Lhs: Pod + Send + Sync;
     /// B as it is packed.
     type Rhs: Pod + Send + Sync;
+
+    /// Whether adding the shift while reading takes no time on this processor, for kernels that
+    /// can: where other pipes do it than those that multiply.
+    #[inline(always)]
+    fn shifts_freely(self) -> bool {
+        false
+    }
 
     /// One element of A as the instruction reads it, shifted if it is signed.
     fn lhs<A: Operand>(a: A) -> Self::Lhs;
@@ -171,6 +180,8 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
 pub(crate) struct Scaling<'a> {
     pub(crate) scale: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
+    /// Factors of the tile's rows, multiplied with those of columns first.
+    pub(crate) rows: Option<&'a [f32]>,
 }
 
 /// The shift that a kernel applies to an A of this type.
@@ -589,15 +600,19 @@ fn from_init<K: Microkernel, E>(
     out: &mut TileMut<'_, E>,
     least: usize,
 ) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
-    assert!(init.cols.len() >= b.width);
+    // Rows and width are small, so that nothing wraps before it is compared.
+    let rows_fit = || init.start.len() / a.rows.max(1) >= init.stride;
+    assert!(
+        init.start.len() >= b.width && (init.stride == 0 || init.stride >= b.width && rows_fit())
+    );
     let rows = match init.rows {
         Some(rows) => {
-            assert!(rows.len() >= a.rows);
+            assert!(rows.len() >= a.rows && init.stride == 0);
             rows.as_ptr()
         }
         None => NO_ROWS.as_ptr().cast(),
     };
-    check_shapes::<K, E>(a, b, out, least, init.cols.as_ptr(), 0, rows)
+    check_shapes::<K, E>(a, b, out, least, init.start.as_ptr(), init.stride, rows)
 }
 
 #[inline(always)]

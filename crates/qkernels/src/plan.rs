@@ -106,11 +106,11 @@ impl Plan {
             (rows.min(share_rows).max(1), cut)
         };
 
-        // The tile buffer holds the rows of a block when K is cut, else those of a tile.
+        // The tile buffer holds the rows of a block when K is cut, else those of two tiles.
         let acc_rows = if block_depth < depth {
             block_rows
         } else {
-            tallest
+            2 * tallest
         };
         let acc_stride = K::NR.next_multiple_of(CHUNK);
         let columns = n.div_ceil(CHUNK).saturating_add(2).saturating_mul(CHUNK);

@@ -113,9 +113,14 @@ impl<'a> Source<'a> {
 
     /// A as the caller holds it, with its row stride, if the kernel can read that.
     #[inline(always)]
-    pub(crate) fn in_place<K: Microkernel>(&self, plan: &Plan) -> Option<(&'a [K::Lhs], usize)> {
+    pub(crate) fn in_place<K: Microkernel>(
+        &self,
+        kernel: K,
+        plan: &Plan,
+    ) -> Option<(&'a [K::Lhs], usize)> {
         #[inline(always)]
         fn of<'a, A: Operand, K: Microkernel>(
+            kernel: K,
             a: &MatRef<'a, A>,
             plan: &Plan,
         ) -> Option<(&'a [K::Lhs], usize)> {
@@ -127,15 +132,17 @@ impl<'a> Source<'a> {
             let spread = spread && K::LHS_ROWS == 1;
             let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
             // The kernel shifts a row once a panel and shares that among the panel's columns; a
-            // copy is made once. So the kernel does it for one panel of several units, or where
-            // rows are so short that copying each costs more than its bytes.
+            // copy is made once. So where shifting takes time, the kernel does it for one panel
+            // of several units, or where rows are so short that copying each costs more than its
+            // bytes.
             let shifts =
                 K::SHIFTS && lhs_shift::<K, A>() != 0 && size_of::<A>() == size_of::<K::Lhs>();
-            let worth = plan.n <= K::NR && (plan.n > K::UNIT || plan.k <= 64);
+            let few = plan.n <= K::NR && (plan.n > K::UNIT || plan.k <= 64);
+            let worth = kernel.shifts_freely() || few;
             (a.col_stride() == 1 && spread && (same || shifts && worth))
                 .then(|| (bytemuck::cast_slice(a.data()), a.row_stride()))
         }
-        with_matrix!(self, m => of::<_, K>(m, plan), _g => None)
+        with_matrix!(self, m => of::<_, K>(kernel, m, plan), _g => None)
     }
 
     /// The sum of row `i`, modulo 2^32.

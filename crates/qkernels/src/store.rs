@@ -54,10 +54,11 @@ pub(crate) struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// Whether a kernel may finish tiles in registers by the steps alone.
+    /// Whether a kernel may finish tiles in registers by the steps and these factors of rows
+    /// alone.
     #[inline(always)]
-    pub(crate) fn by_steps(&self) -> bool {
-        self.row_scale.is_none()
+    pub(crate) fn by_steps(&self, rows: Option<&[f32]>) -> bool {
+        self.row_scale.is_some() == rows.is_some()
             && self.residual.is_none()
             && !matches!(self.steps, Steps::Bytes { table: Some(_), .. })
     }

@@ -223,6 +223,14 @@ impl<'a, T: Copy> MatRef<'a, T> {
         &self.data[i * self.row_stride..][..self.cols]
     }
 
+    /// All elements in row-major order, where nothing lies between rows.
+    pub(crate) fn contiguous(&self) -> Option<&'a [T]> {
+        let no_gaps = self.rows <= 1 || self.row_stride == self.cols;
+        (self.is_row_major() && no_gaps)
+            .then(|| self.data.get(..self.rows.checked_mul(self.cols)?))
+            .flatten()
+    }
+
     /// The elements of row `i`, however they lie.
     #[inline(always)]
     pub(crate) fn elements(&self, i: usize) -> impl Iterator<Item = T> + use<'a, T> {

@@ -197,7 +197,8 @@ impl<K: Microkernel> Task for Share<'_, K> {
                     let b = &self.packed[cols.start * depth + k0 * width..][..len * width];
                     for (half, shift) in [(&*high, 8), (&*low, 0)] {
                         let init = Init {
-                            cols: &zeros[..width],
+                            start: &zeros[..width],
+                            stride: 0,
                             rows: None,
                         };
                         self.kernel.accumulate(

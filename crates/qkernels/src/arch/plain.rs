@@ -148,7 +148,7 @@ fn tile<M: Math, const R: usize>(
     for (r, acc) in acc.iter_mut().enumerate() {
         match init {
             Some(init) => {
-                acc.copy_from_slice(&init.cols[..NR]);
+                acc.copy_from_slice(&init.start[r * init.stride..][..NR]);
                 if let Some(rows) = init.rows {
                     for acc in acc {
                         *acc = acc.plus_acc(rows[r]);

@@ -34,7 +34,7 @@ const fn flip<A: Lhs>() -> u8 {
 fn kind<L: DepthwiseLanes>(store: &Store<'_>) -> Option<Kind> {
     match store.steps {
         Steps::Sums => Some(Kind::Sums),
-        _ if !L::FINISHES || !store.by_steps() => None,
+        _ if !L::FINISHES || !store.by_steps(None) => None,
         Steps::Floats { .. } => Some(Kind::Floats),
         // Limits and zero point are values of the type; those of both types are the same in both.
         Steps::Bytes { lo, zero_point, .. } => Some(match lo as i32 + zero_point < 0 {

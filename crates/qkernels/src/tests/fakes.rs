@@ -94,7 +94,7 @@ macro_rules! fake {
                     let out = out.row_mut(r);
                     for j in 0..width {
                         let mut sum = init.map_or(out[j], |i| {
-                            i.cols[j].wrapping_add(i.rows.map_or(0, |rows| rows[r]))
+                            i.start[r * i.stride + j].wrapping_add(i.rows.map_or(0, |rows| rows[r]))
                         });
                         for k in 0..b.data().len() / width {
                             let x = a.at(r, k, G);

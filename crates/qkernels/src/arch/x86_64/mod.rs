@@ -28,7 +28,24 @@ mod ymm;
 #[cfg(feature = "avx512")]
 mod zmm;
 
+use core::sync::atomic::{AtomicU8, Ordering};
+
 use crate::isa::Tier;
+
+/// Whether AMD made the processor (or Hygon, which builds the same cores).
+pub(crate) fn is_amd() -> bool {
+    /// 0: not asked yet, because asking takes long under a hypervisor. 1: no. 2: yes.
+    static ANSWER: AtomicU8 = AtomicU8::new(0);
+    let mut answer = ANSWER.load(Ordering::Relaxed);
+    if answer == 0 {
+        let id = core::arch::x86_64::__cpuid(0);
+        let name = [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes);
+        let made_by = |maker: &[u8; 12]| name.as_flattened() == maker;
+        answer = 1 + u8::from(made_by(b"AuthenticAMD") || made_by(b"HygonGenuine"));
+        ANSWER.store(answer, Ordering::Relaxed);
+    }
+    answer == 2
+}
 
 /// Tiers with AVX2, FMA and F16C: the kernels of [`ymm`] run there.
 pub(crate) trait Bits256: Tier {}

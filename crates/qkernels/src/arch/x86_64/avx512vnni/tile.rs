@@ -9,6 +9,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Avx512Vnni;
 use crate::Operand;
+use crate::arch::x86_64::is_amd;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
 };
@@ -29,6 +30,13 @@ impl Microkernel for Avx512Vnni {
     type Acc = i32;
     type Lhs = u8;
     type Rhs = i8;
+
+    #[inline(always)]
+    fn shifts_freely(self) -> bool {
+        // Zen multiplies in two pipes and flips bits in four; of Intel's two for these vectors,
+        // both do either.
+        is_amd()
+    }
 
     #[inline(always)]
     fn lhs<A: Operand>(a: A) -> u8 {
@@ -90,10 +98,16 @@ impl Microkernel for Avx512Vnni {
         let raw = check_finished::<Self, u8>(&a, &b, init, out);
         let scale = scaling.scale[..b.width()].as_chunks().0;
         let bias = scaling.bias.map(|b_f32| b_f32[..b.width()].as_chunks().0);
+        let finish = Scaled {
+            steps,
+            scale,
+            bias,
+            rows: scaling.rows.map(|rows| &rows[..a.rows()]),
+        };
         // SAFETY: `self` proves the instructions, `check_finished` keeps the promises of `raw`
-        // for the rows and the width that the tile was chosen by, and scales and bias were just
-        // cut to that width.
-        unsafe { tile(raw, Scaled { steps, scale, bias }) }
+        // for the rows and the width that the tile was chosen by, and what belongs to rows and
+        // columns was just cut to them.
+        unsafe { tile(raw, finish) }
         true
     }
 }
@@ -118,6 +132,7 @@ impl Avx512Vnni {
         self.accumulate(a, b, Some(init), &mut tile);
         for r in 0..rows {
             let out = out.row_mut(r).chunks_mut(CHUNK * steps.size());
+            let row = scaling.rows.map(|rows| rows[r]);
             let sums = &sums[r * (width / CHUNK)..];
             for (v, (out, sums)) in out.zip(sums).enumerate() {
                 let at = CHUNK * v;
@@ -130,7 +145,7 @@ impl Avx512Vnni {
                 // `out`, of which there are one to sixteen.
                 unsafe {
                     let sums = _mm512_loadu_si512(sums.as_ptr().cast());
-                    chunk::<true>(steps, sums, scale, bias, out.as_mut_ptr(), mask);
+                    chunk::<true>(steps, sums, (row, scale), bias, out.as_mut_ptr(), mask);
                 }
             }
         }
@@ -151,13 +166,14 @@ fn last_mask(cols: usize, width: usize) -> __mmask16 {
 trait Finish: Copy {
     type Elem;
 
-    /// Stores `V` vectors of sums.
+    /// Stores `V` vectors of sums of row `r`.
     ///
     /// # Safety
     ///
     /// The instructions of the tier run, `out` is valid for reads and writes of `16 · V` elements
-    /// (of the last sixteen, those that the value stores) and borrowed exclusively, and what the value holds of columns covers them.
-    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut Self::Elem);
+    /// (of the last sixteen, those that the value stores) and borrowed exclusively, and what the value
+    /// holds of rows and columns covers them.
+    unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut Self::Elem);
 }
 
 /// Stores the sums.
@@ -171,7 +187,7 @@ impl Finish for Sums {
     type Elem = i32;
 
     #[inline(always)]
-    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut i32) {
+    unsafe fn row<const V: usize>(self, _r: usize, sums: [__m512i; V], out: *mut i32) {
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: vector `v < V` of what the caller promised.
             unsafe {
@@ -196,13 +212,16 @@ struct Scaled<'a> {
     steps: &'a Steps<'a>,
     scale: &'a [[f32; CHUNK]],
     bias: Option<&'a [[f32; CHUNK]]>,
+    rows: Option<&'a [f32]>,
 }
 
 impl Finish for Scaled<'_> {
     type Elem = u8;
 
     #[inline(always)]
-    unsafe fn row<const V: usize>(self, sums: [__m512i; V], out: *mut u8) {
+    unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut u8) {
+        // SAFETY: a row of what the caller promised.
+        let row = self.rows.map(|rows| unsafe { *rows.get_unchecked(r) });
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: vector `v < V` of what the caller promised: a chunk of scales and biases,
             // and 16 elements of output, of the type that the steps store.
@@ -210,7 +229,7 @@ impl Finish for Scaled<'_> {
                 let out = out.add(CHUNK * v * self.steps.size());
                 let bias = self.bias.map(|b| b.get_unchecked(v));
                 let scale = self.scale.get_unchecked(v);
-                chunk::<false>(self.steps, sum, scale, bias, out, u16::MAX);
+                chunk::<false>(self.steps, sum, (row, scale), bias, out, u16::MAX);
             }
         }
     }
@@ -228,7 +247,7 @@ impl Finish for Scaled<'_> {
 unsafe fn chunk<const PART: bool>(
     steps: &Steps<'_>,
     sums: __m512i,
-    scale: &[f32; CHUNK],
+    (row, scale): (Option<f32>, &[f32; CHUNK]),
     bias: Option<&[f32; CHUNK]>,
     out: *mut u8,
     mask: __mmask16,
@@ -237,7 +256,9 @@ unsafe fn chunk<const PART: bool>(
     let clamp = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
     // SAFETY: the arrays hold 16 floats; `out` as promised by the caller.
     unsafe {
-        let mut v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scale.as_ptr()));
+        let scale = _mm512_loadu_ps(scale.as_ptr());
+        let scale = row.map_or(scale, |row| _mm512_mul_ps(_mm512_set1_ps(row), scale));
+        let mut v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
         if let Some(bias) = bias {
             v = _mm512_add_ps(v, _mm512_loadu_ps(bias.as_ptr()));
         }
@@ -436,7 +457,7 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
                             *sum = _mm512_add_epi32(*sum, more);
                         }
                     }
-                    finish.row(sums, t.c.add($r * t.c_stride));
+                    finish.row($r, sums, t.c.add($r * t.c_stride));
                     // Keeps the compiler from collecting the stores at the end.
                     compiler_fence(Ordering::SeqCst);
                 }
