@@ -347,7 +347,11 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             let mut k0 = 0;
             loop {
                 let depth = self.plan.block_depth.min(self.plan.depth - k0);
-                self.panel(rows.clone(), p, k0, depth);
+                if k0 == 0 && self.row_terms.outer() {
+                    self.panel::<true>(rows.clone(), p, k0, depth);
+                } else {
+                    self.panel::<false>(rows.clone(), p, k0, depth);
+                }
                 k0 += depth;
                 if k0 >= self.plan.depth {
                     break;
@@ -356,9 +360,10 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         }
     }
 
-    /// A block of rows against a panel of B, over one block in K.
+    /// A block of rows against a panel of B, over one block in K; `OUTER`: its sums start at row terms
+    /// that are outer ones.
     #[inline(always)]
-    fn panel(&mut self, rows: Range<usize>, p: usize, k0: usize, depth: usize) {
+    fn panel<const OUTER: bool>(&mut self, rows: Range<usize>, p: usize, k0: usize, depth: usize) {
         let panels = Panels::new::<K>(self.plan.n);
         let (cols, width) = (panels.cols(p), panels.width(p));
         let at = cols.start * self.plan.depth + k0 * width;
@@ -374,7 +379,6 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let cut = self.plan.block_depth < self.plan.depth;
         // Sums that need nothing more can go to the output without the tile buffer.
         let whole = width == cols.len() || K::MASKS && !cut;
-        let outer = self.row_terms.outer() && k0 == 0;
         let init_cols = &columns.init[cols.start..][..width];
         let height = K::ROWS[width / K::UNIT - 1];
         let sink = self.sink;
@@ -387,7 +391,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             // The tile buffer holds the rows of a block, or this tile and the next.
             let buffer = |index: usize| index * height * stride;
             let at = buffer(if cut { index } else { index % 2 });
-            if outer {
+            if OUTER {
                 let cols = cols.start..cols.start + width;
                 if index == 0 {
                     self.start_sums(at, 0..count, cols.clone());
@@ -429,7 +433,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 rows: (self.row_terms == RowTerms::Add)
                     .then(|| bytemuck::cast_slice(&self.v[first..][..count])),
             };
-            let init = (k0 == 0).then(|| match outer {
+            let init = (k0 == 0).then(|| match OUTER {
                 false => alike,
                 true => Init {
                     start: &self.acc[at..at + count * stride],
@@ -440,7 +444,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             if whole && sink.straight((a, b), init, last, scaling, tile.clone().into(), &cols) {
                 continue;
             }
-            let init = (k0 == 0 && !outer).then_some(alike);
+            let init = (k0 == 0 && !OUTER).then_some(alike);
             let acc = &mut self.acc[at..at + count * stride];
             self.kernel
                 .accumulate(a, b, init, &mut TileMut::new(acc, stride, count, stride));
