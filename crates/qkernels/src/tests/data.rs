@@ -1,6 +1,8 @@
-//! Reproducible data in which extreme values are common.
+//! Reproducible data in which extreme values are common, and how much of it a run tries.
 
 use alloc::vec::Vec;
+
+use crate::Isa;
 
 /// A small generator (Knuth's MMIX constants), so that a case is its seed.
 #[derive(Clone)]
@@ -67,10 +69,51 @@ impl Rng {
 /// emulation), or more.
 pub(crate) fn cases(full: u32) -> proptest::test_runner::Config {
     let default = proptest::test_runner::Config::default();
-    // 256 are usual.
-    let cases = (u64::from(full) * u64::from(default.cases)).div_ceil(256);
-    proptest::test_runner::Config {
-        cases: u32::try_from(cases).unwrap_or(u32::MAX),
-        ..default
+    let cases = share(full, default.cases);
+    proptest::test_runner::Config { cases, ..default }
+}
+
+/// A fixed loop's number of rounds: `full`, or fewer (never none) where `PROPTEST_CASES` is small.
+pub(crate) fn rounds(full: u32) -> u32 {
+    share(full, proptest::test_runner::Config::default().cases).min(full)
+}
+
+/// The share of `full` that `cases` are of the usual number.
+fn share(full: u32, cases: u32) -> u32 {
+    const USUAL: u64 = 256;
+    let share = (u64::from(full) * u64::from(cases)).div_ceil(USUAL);
+    u32::try_from(share).unwrap_or(u32::MAX)
+}
+
+/// The tiers that tests go through, the best last: all that run here, or of them those that
+/// `QUAVER_TEST_ISA` lists (the others were tested elsewhere, says who sets it).
+pub(crate) fn tiers() -> impl DoubleEndedIterator<Item = Isa> {
+    let listed = std::env::var("QUAVER_TEST_ISA").unwrap_or_default();
+    let listed: Vec<Isa> = listed
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| Isa::from_name(name).unwrap_or_else(|e| panic!("QUAVER_TEST_ISA: {e}")))
+        .collect();
+    Isa::available().filter(move |isa| listed.is_empty() || listed.contains(isa))
+}
+
+/// Whether code that is the same in all tiers is to be tested: where the scalar tier is, which runs
+/// everywhere.
+pub(crate) fn plain_code_too() -> bool {
+    let too = tiers().any(|isa| isa == Isa::SCALAR);
+    if !too {
+        std::println!("what no tier changes: NOT TESTED, QUAVER_TEST_ISA lists no `scalar`");
     }
+    too
+}
+
+#[test]
+fn shares_are_never_none_and_never_more_than_asked_for() {
+    assert_eq!(
+        [share(256, 256), share(64, 256), share(64, 8)],
+        [256, 64, 2]
+    );
+    assert_eq!([share(1, 8), share(24, 8), share(256, 512)], [1, 1, 512]);
+    assert!((1..=7).contains(&rounds(7)));
 }

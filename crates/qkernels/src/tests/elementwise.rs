@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use qformat::{DType, QParams, QuantElement, Scheme};
 
-use super::data::Rng;
+use super::data::{Rng, cases, rounds, tiers};
 use crate::{Isa, KernelError, Lhs, convert, dequantize, dot, quantize, requantize};
 
 /// Lengths around the vectors of every tier, their blocks (64, 128) and the lengths from which
@@ -53,7 +53,7 @@ fn check_quantize<T: QuantElement>(seed: u64, scale: f32) {
             };
             for n in LENGTHS {
                 let x = floats(seed ^ n as u64, n);
-                for isa in Isa::available() {
+                for isa in tiers() {
                     let mut q = vec![T::default(); n];
                     quantize(isa, &x, &p, &mut q).unwrap();
                     for (&x, &q) in x.iter().zip(&q) {
@@ -95,7 +95,7 @@ fn check_dot<A: Lhs>(seed: u64, from_byte: fn(u8) -> A) {
             .zip(&b)
             .map(|(a, &b)| a.to_i32() * i32::from(b))
             .sum();
-        for isa in Isa::available() {
+        for isa in tiers() {
             assert_eq!(dot(isa, &a, &b), Ok(expected), "{isa} {n}");
         }
     }
@@ -140,7 +140,7 @@ fn edges() -> impl Iterator<Item = u32> {
 #[test]
 fn widening_equals_half_for_all_inputs() {
     let bits: Vec<u16> = (0..=u16::MAX).collect();
-    for isa in Isa::available() {
+    for isa in tiers() {
         let mut y = vec![0f32; bits.len()];
         let h: Vec<f16> = bits.iter().map(|&b| f16::from_bits(b)).collect();
         convert::f16_to_f32(isa, &h, &mut y).unwrap();
@@ -168,16 +168,16 @@ fn widening_equals_half_for_all_inputs() {
 #[test]
 fn narrowing_equals_half_at_all_edges_and_a_sample() {
     let mut rng = Rng(1);
-    for isa in Isa::available() {
+    for isa in tiers() {
         check_narrowing(isa, edges());
-        check_narrowing(isa, (0..1_000_000).map(|_| rng.next()));
+        check_narrowing(isa, (0..rounds(1_000_000)).map(|_| rng.next()));
     }
 }
 
 #[test]
 fn lengths_and_types_must_fit() {
     let p = QParams::new(1.0, 0, DType::I8, Scheme::Affine).unwrap();
-    for isa in Isa::available() {
+    for isa in tiers() {
         assert!(matches!(
             quantize(isa, &[0.0; 3], &p, &mut [0i8; 2]),
             Err(KernelError::Length {
@@ -206,7 +206,7 @@ fn lengths_and_types_must_fit() {
 
 #[test]
 fn dots_are_exact_at_the_bound() {
-    for isa in Isa::available() {
+    for isa in tiers() {
         let (a, b) = (vec![255u8; 65_793], vec![-128i8; 65_793]);
         assert_eq!(dot(isa, &a, &b), Ok(-255 * 128 * 65_793));
         let (a, b) = (vec![-128i8; 131_071], vec![-128i8; 131_071]);
@@ -215,7 +215,7 @@ fn dots_are_exact_at_the_bound() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(cases(32))]
 
     #[test]
     fn quantize_and_back_equal_the_reference(seed in any::<u64>(), log in -20i32..20) {
@@ -235,7 +235,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(super::data::cases(64))]
+    #![proptest_config(cases(64))]
 
     /// All pairs of bytes, and i16 in i64.
     #[test]
@@ -250,7 +250,7 @@ proptest! {
         let wide = |x: &[u8]| -> Vec<i16> { x.iter().map(|&v| (i32::from(v) * 257 - 32_768) as i16).collect() };
         let (wa, wb) = (wide(&a), wide(&b));
         let long: i64 = wa.iter().zip(&wb).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum();
-        for isa in Isa::available() {
+        for isa in tiers() {
             prop_assert_eq!(dot(isa, &a, &b), Ok(sum(&a, &b)));
             prop_assert_eq!(dot(isa, &sa, &b), Ok(sum(&sa, &b)));
             prop_assert_eq!(dot(isa, &a, &sb), Ok(sum(&a, &sb)));
@@ -273,7 +273,7 @@ proptest! {
                 }
             }
             let expected = if lanes[0].is_nan() { f32::NAN } else { lanes[0] };
-            for isa in Isa::available() {
+            for isa in tiers() {
                 let found = crate::dot_f32(isa, a, b).unwrap();
                 assert_eq!(found.to_bits(), expected.to_bits(), "{isa} {}", a.len());
             }

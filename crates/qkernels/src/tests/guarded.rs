@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use half::{bf16, f16};
 use qformat::{Element, QParams, QuantElement, Scheme};
 
-use super::data::Rng;
+use super::data::{Rng, tiers};
 use super::elementwise::floats;
 use super::guard::{Edge, Guarded};
 use crate::elementwise::STREAM_FROM;
@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn each_case(mut f: impl FnMut(Isa, usize, Edge)) {
-    for isa in Isa::available() {
+    for isa in tiers() {
         // All tails of a block, and lengths from which blocks are aligned.
         for n in (0..140).chain([255, 256, 257, 511, 512, 513, 519, 1000]) {
             f(isa, n, Edge::Start);
@@ -153,7 +153,7 @@ fn products_stay_inside_their_slices() {
             let a = Guarded::copy_of(&rng.bytes(m * k), edge);
             for b in [vec![-128i8; k * n], rng.weights(k * n)] {
                 let b = Guarded::copy_of(&b, edge);
-                for isa in Isa::available() {
+                for isa in tiers() {
                     let matrix = MatRef::new(&b, k, n).unwrap();
                     let packed = PackedB::pack(isa, matrix, Layout::RowMajor).unwrap();
                     let mut out = Guarded::<i32>::zeros(m * n, edge);
@@ -188,7 +188,7 @@ fn long_outputs_are_whole() {
     let mut expected = vec![0f32; n];
     dequantize(Isa::SCALAR, &q, &p, &mut expected).unwrap();
     for edge in [Edge::Start, Edge::End] {
-        for isa in Isa::available() {
+        for isa in tiers() {
             let mut y = Guarded::<f32>::zeros(n, edge);
             dequantize(isa, &q, &p, &mut y).unwrap();
             assert!(*y == *expected, "{isa} {edge:?}");
@@ -198,7 +198,7 @@ fn long_outputs_are_whole() {
     let p = QParams::new(0.7, -3, i8::DTYPE, Scheme::Affine).unwrap();
     let mut expected = vec![0i8; x.len()];
     quantize(Isa::SCALAR, &x, &p, &mut expected).unwrap();
-    for isa in Isa::available() {
+    for isa in tiers() {
         let mut q = Guarded::<i8>::zeros(x.len(), Edge::End);
         quantize(isa, &x, &p, &mut q).unwrap();
         assert!(*q == *expected, "{isa}");

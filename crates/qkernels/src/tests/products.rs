@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 use qformat::{DType, QParams, Scheme};
 
-use super::data::Rng;
+use super::data::{Rng, cases, tiers};
 use crate::{
     Arithmetic, BatchMut, BatchOut, BatchRef, Dynamic, Epilogue, Isa, KernelError, Layout, MatMut,
     MatRef, OutMut, OutParams, PackedB, PackedRef, Scale, Threads, Workspace, ZeroPoint,
@@ -19,7 +19,7 @@ fn signed(bytes: Vec<u8>) -> Vec<i8> {
 }
 
 proptest! {
-    #![proptest_config(super::data::cases(48))]
+    #![proptest_config(cases(48))]
 
     /// A batch gives what one call for each of its matrices gives, whatever their strides.
     #[test]
@@ -49,7 +49,7 @@ proptest! {
         let zp = ZeroPoints { a: ZeroPoint::Tensor(131), b: ZeroPoint::Tensor(7) };
         let ep = Epilogue { scale: Scale::Tensor(0.01), ..Epilogue::default() };
         let p = OutParams { zero_point: 3, min: 0, max: 255 };
-        for isa in Isa::available() {
+        for isa in tiers() {
             for threads in [Threads::Single, Threads::Custom(&Backwards(3))] {
                 let va = BatchRef::with_strides(&a, count, a_stride, ar, ac, a_rows).unwrap();
                 let vb = BatchRef::with_strides(&b, count, b_stride, br, bc, b_rows).unwrap();
@@ -101,7 +101,7 @@ proptest! {
         let bias: Vec<f32> = (0..n).map(|j| j as f32 / 3.0).collect();
         let scales: Vec<f32> = (0..n).map(|j| 0.003 + j as f32 / 7e4).collect();
         let b_zero = ZeroPoint::Tensor(zb);
-        for isa in Isa::available() {
+        for isa in tiers() {
             let packed = PackedB::pack(isa, MatRef::new(&b, k, n).unwrap(), Layout::RowMajor).unwrap();
             let ep = Epilogue {
                 scale: Scale::Channel(&scales),
@@ -153,7 +153,7 @@ proptest! {
                 .collect()
         };
         let (a, b) = (any(m * k), any(k * n));
-        for isa in Isa::available() {
+        for isa in tiers() {
             let packed = PackedB::pack(isa, MatRef::new(&b, k, n).unwrap(), Layout::RowMajor).unwrap();
             for threads in [Threads::Single, Threads::Custom(&Backwards(3))] {
                 let mut out = vec![7i64; m * n];
@@ -184,7 +184,7 @@ proptest! {
     ) {
         let mut rng = Rng(seed);
         let bytes = rng.bytes(2 * k * n);
-        for isa in Isa::available() {
+        for isa in tiers() {
             let packed = match kind {
                 0 => pack::<i8>(isa, &bytes, k, n),
                 1 => pack::<u8>(isa, &bytes, k, n),
@@ -317,7 +317,7 @@ fn every_pair_of_types_is_exact_at_its_depth_bound_and_refused_beyond() {
         )?;
         Ok(c[0])
     }
-    for isa in Isa::available() {
+    for isa in tiers() {
         assert_eq!(
             run(isa, i8::MIN, i8::MIN, 131_071),
             Ok(131_071 << 14),
@@ -354,7 +354,7 @@ fn hardware_bf16_is_near() {
     };
     let (m, n, k) = (7, 70, 301);
     let (a, b) = (any(m * k), any(k * n));
-    for isa in Isa::available() {
+    for isa in tiers() {
         let run = |how: Arithmetic| {
             let b = MatRef::new(&b, k, n).unwrap();
             let packed = PackedB::pack_with(isa, b, Layout::RowMajor, how).unwrap();
@@ -388,7 +388,7 @@ fn quantize_is_what_a_dynamic_product_multiplies() {
     let mut q = [0u8; 4];
     quantize(Isa::SCALAR, &x, &p, &mut q).unwrap();
     let identity: Vec<i8> = (0..16).map(|i| i8::from(i / 4 == i % 4)).collect();
-    for isa in Isa::available() {
+    for isa in tiers() {
         let packed =
             PackedB::pack(isa, MatRef::new(&identity, 4, 4).unwrap(), Layout::RowMajor).unwrap();
         let mut out = [0f32; 4];

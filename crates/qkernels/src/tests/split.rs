@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::data::Rng;
+use super::data::{Rng, cases, tiers};
 use crate::isa::{Tier, Visit};
 use crate::kernel::Microkernel;
 use crate::outliers::{Outliers, QUAD};
@@ -192,7 +192,7 @@ fn check_products<A: Lhs>(packed: &PackedB, b: &[i8], m: usize, from_byte: fn(u8
 
 #[test]
 fn products_of_split_weights_are_exact_at_every_extreme() {
-    for isa in Isa::available() {
+    for isa in tiers() {
         for (m, n, k) in [
             (16, 8, 1024),
             (17, 17, 64),
@@ -224,7 +224,7 @@ fn products_of_split_weights_are_exact_at_every_extreme() {
 fn weights_of_full_range_stay_together() {
     let mut rng = Rng(3);
     let b: Vec<i8> = (0..256 * 64).map(|_| rng.next() as i8).collect();
-    for isa in Isa::available() {
+    for isa in tiers() {
         for b in [&b[..], &[127; 256 * 64], &[-128; 256 * 64]] {
             let matrix = MatRef::new(b, 256, 64).unwrap();
             let packed = PackedB::pack(isa, matrix, Layout::RowMajor).unwrap();
@@ -235,7 +235,7 @@ fn weights_of_full_range_stay_together() {
 
 #[test]
 fn shapes_without_whole_quads_stay_together() {
-    for isa in Isa::available() {
+    for isa in tiers() {
         for (k, whole) in [
             (0, false),
             (1, false),
@@ -257,13 +257,13 @@ fn shapes_without_whole_quads_stay_together() {
 }
 
 proptest! {
-    #![proptest_config(super::data::cases(64))]
+    #![proptest_config(cases(64))]
 
     /// Whatever the weights are: either they stay together, or the parts keep their promises.
     #[test]
     fn parts_add_up_and_fit(n in 1usize..40, k in 1usize..300, seed in any::<u64>()) {
         let b = Rng(seed).weights(k * n);
-        for isa in Isa::available() {
+        for isa in tiers() {
             let matrix = MatRef::new(&b, k, n).unwrap();
             check_parts(&PackedB::pack(isa, matrix, Layout::RowMajor).unwrap());
         }
