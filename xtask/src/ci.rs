@@ -261,6 +261,7 @@ fn test() -> Result<Vec<Task>, Error> {
     let mut command = process::cargo(["test", "--workspace"]);
     command
         .env("QUAVER_EXPECT_ISA", tiers::expected_here()?.join(","))
+        .env_remove("QUAVER_TEST_ISA")
         .env(python::NODE_TESTS, python::onnx_node_tests(&python)?);
     Ok(vec![Task::Run(command)])
 }

@@ -105,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         command
             .args(&args.filter)
             .env("QUAVER_EXPECT_ISA", tiers.join(","))
+            .env_remove("QUAVER_TEST_ISA")
             .env_remove("QUAVER_ISA");
         if std::env::var_os("PROPTEST_CASES").is_none() {
             command.env("PROPTEST_CASES", PROPTEST_CASES);

@@ -65,6 +65,11 @@ fn parse(messages: &str) -> Vec<TestProgram> {
 }
 
 impl TestProgram {
+    /// Whether this tests a crate of that name.
+    pub(crate) fn is_of(&self, krate: &str) -> bool {
+        self.folder.file_name().is_some_and(|name| name == krate)
+    }
+
     /// A command that runs the program as cargo would, behind `before` (an emulator with its
     /// arguments; nothing if empty).
     pub(crate) fn command(&self, before: &[String]) -> Command {
@@ -124,6 +129,7 @@ not json
         let names: Vec<&str> = programs.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names, ["q", "q/tiers"]);
         assert_eq!(programs[0].folder, PathBuf::from("/w/q"));
+        assert!(programs[1].is_of("q") && !programs[1].is_of("tiers"));
     }
 
     #[test]

@@ -136,6 +136,20 @@ pub(crate) fn compiled_with(
         .collect()
 }
 
+/// Parts tiers into those to go through and those that need not be gone through again, since they
+/// are among the `tested` ones. Where none is left all are gone through: something else is new then.
+pub(crate) fn untested(
+    tiers: &[&'static str],
+    tested: &BTreeSet<&'static str>,
+) -> (Vec<&'static str>, Vec<&'static str>) {
+    let (again, new): (Vec<_>, Vec<_>) = tiers.iter().partition(|tier| tested.contains(*tier));
+    if new.is_empty() {
+        (again, new)
+    } else {
+        (new, again)
+    }
+}
+
 /// `flags` on x86, `Features` on aarch64; the processors of a machine are alike.
 fn flags(cpuinfo: &str) -> Vec<&str> {
     cpuinfo
@@ -226,6 +240,18 @@ mod tests {
             compiled_with(&["scalar", "avx2", "avx512_vnni"], &features),
             ["scalar", "avx512_vnni"]
         );
+    }
+
+    #[test]
+    fn what_was_tested_is_left_out_unless_nothing_is_left() {
+        let tested = BTreeSet::from(["scalar", "avx2"]);
+        let none = Vec::new();
+        assert_eq!(
+            untested(&["scalar", "avx512bw"], &tested),
+            (vec!["avx512bw"], vec!["scalar"])
+        );
+        assert_eq!(untested(&["neon"], &tested), (vec!["neon"], none.clone()));
+        assert_eq!(untested(&["scalar"], &tested), (vec!["scalar"], none));
     }
 
     #[test]
