@@ -10,6 +10,7 @@
 
 use alloc::vec::Vec;
 
+use crate::arch::prefetch;
 use crate::isa::{Task, Tier};
 use crate::{Isa, KernelError};
 
@@ -249,7 +250,7 @@ fn count(x: &[f32], place: Place, counters: &mut [u16]) {
     let mut index = [0u32; CHUNK];
     let (chunks, last) = x.as_chunks::<CHUNK>();
     for chunk in chunks {
-        prefetch(chunk.as_ptr().wrapping_add(AHEAD));
+        prefetch(chunk.as_ptr().wrapping_add(AHEAD), size_of_val(chunk));
         for (lane, (i, &v)) in index.iter_mut().zip(chunk).enumerate() {
             *i = place.of(v, lane);
         }
@@ -261,17 +262,4 @@ fn count(x: &[f32], place: Place, counters: &mut [u16]) {
     for (lane, &v) in last.iter().enumerate() {
         a[place.of(v, lane) as usize] += 1;
     }
-}
-
-/// Asks for the memory of a chunk at `at`, which may be anywhere.
-#[inline(always)]
-fn prefetch(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..CHUNK).step_by(64 / size_of::<f32>()) {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch accesses nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }

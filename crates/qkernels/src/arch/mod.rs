@@ -25,3 +25,16 @@ pub(crate) mod tile;
     any(feature = "avx2", feature = "avxvnni", feature = "avx512")
 ))]
 pub(crate) mod x86_64;
+
+/// Asks for `bytes` of memory from `at` on, which may be anywhere, where the instruction is known.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for byte in (0..bytes).step_by(64) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch accesses nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(byte)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, bytes);
+}

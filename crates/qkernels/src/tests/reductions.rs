@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::data::Rng;
+use super::data::{Rng, cases, rounds, tiers};
 use super::elementwise::floats;
 use crate::{
     AbsMax, HistogramMut, Isa, KernelError, Lhs, MatRef, MinMax, Unbinned, abs_max, col_sums,
@@ -109,7 +109,7 @@ fn bins_must_be_possible() {
 /// The first and the last value of every bin, for every width.
 #[test]
 fn edges_of_bins_are_exact() {
-    for isa in Isa::available() {
+    for isa in tiers() {
         let mut scratch = Vec::new();
         for k in -149..=127 {
             let width = 2f64.powi(k);
@@ -126,7 +126,7 @@ fn edges_of_bins_are_exact() {
 /// More values than 16-bit counters can count, all in one bin, and all 0; with a chunk begun.
 #[test]
 fn no_counter_of_a_histogram_overflows() {
-    for isa in Isa::available() {
+    for isa in tiers() {
         let mut scratch = Vec::new();
         for value in [2.5, -2.5, 0.0] {
             for n in [130_559, 130_560, 130_815, 131_072, 300_001] {
@@ -151,7 +151,7 @@ fn check_sums<A: Lhs>(seed: u64, rows: usize, cols: usize, from_byte: fn(u8) -> 
     let by_col: Vec<i32> = (0..cols)
         .map(|j| (0..rows).map(|i| at(i, j)).sum())
         .collect();
-    for isa in Isa::available() {
+    for isa in tiers() {
         let mut sums = vec![7; rows];
         row_sums(isa, m, &mut sums).unwrap();
         assert_eq!(sums, by_row, "{isa} {rows}x{cols}");
@@ -167,7 +167,7 @@ fn check_sums<A: Lhs>(seed: u64, rows: usize, cols: usize, from_byte: fn(u8) -> 
 fn sums_equal_plain_sums() {
     for rows in [0, 1, 3, 4, 5, 255, 256, 257, 258, 515] {
         for cols in [0, 1, 31, 64, 100, 1023, 1024, 1025] {
-            for seed in 0..4 {
+            for seed in 0..u64::from(rounds(4)) {
                 check_sums::<u8>(seed, rows, cols, |b| b);
                 check_sums::<i8>(seed, rows, cols, |b| b as i8);
             }
@@ -179,7 +179,7 @@ fn sums_equal_plain_sums() {
 fn sums_are_exact_at_the_bound_and_refused_beyond() {
     let n = 8_421_504;
     let ones = vec![255u8; n + 1];
-    for isa in Isa::available() {
+    for isa in tiers() {
         let mut sum = [0];
         row_sums(isa, MatRef::new(&ones, 1, n).unwrap(), &mut sum).unwrap();
         assert_eq!(sum, [2_147_483_520]);
@@ -192,7 +192,7 @@ fn sums_are_exact_at_the_bound_and_refused_beyond() {
         ));
     }
     let lowest = vec![-128i8; 16_777_216];
-    for isa in Isa::available() {
+    for isa in tiers() {
         let mut sum = [0];
         let m = MatRef::new(&lowest, 16_777_215, 1).unwrap();
         col_sums(isa, m, &mut sum).unwrap();
@@ -209,7 +209,7 @@ fn sums_are_exact_at_the_bound_and_refused_beyond() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn ranges_equal_a_plain_pass(seed in any::<u64>(), n in 0usize..1200, special in any::<bool>()) {
@@ -217,7 +217,7 @@ proptest! {
         if !special {
             x.iter_mut().for_each(|v| *v = if v.is_finite() { *v } else { -0.0 });
         }
-        for isa in Isa::available() {
+        for isa in tiers() {
             for start in 0..n.min(3) {
                 check_range(isa, &x[start..]);
             }
@@ -239,7 +239,7 @@ proptest! {
             *v = ((i as f64 * 0.37 - 200.0) * width) as f32;
         }
         let mut scratch = Vec::new();
-        for isa in Isa::available() {
+        for isa in tiers() {
             check_histogram(isa, &x, k, lens, &mut scratch);
             check_histogram(isa, &x, k, (lens.1, lens.0), &mut scratch);
         }
@@ -250,7 +250,7 @@ proptest! {
 #[test]
 fn sums_of_a_transposed_view() {
     let data: Vec<u8> = (0..60).collect();
-    for isa in Isa::available() {
+    for isa in tiers() {
         let m = MatRef::with_stride(&data, 4, 11, 15).unwrap();
         let (mut rows, mut cols) = ([0; 4], [0; 11]);
         crate::row_sums(isa, m, &mut rows).unwrap();

@@ -9,6 +9,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Avx512Vnni;
 use crate::Operand;
+use crate::arch::prefetch;
 use crate::arch::x86_64::is_amd;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
@@ -404,13 +405,8 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
             }
         }
         if t.groups >= FETCH_GROUPS {
-            let lines = (16 * V * size_of::<F::Elem>()).div_ceil(64);
             for r in 0..R {
-                let row: *const i8 = t.c.add(r * t.c_stride).cast();
-                for line in 0..lines {
-                    // Never faults, whatever the address.
-                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64 * line));
-                }
+                prefetch(t.c.add(r * t.c_stride), 16 * V * size_of::<F::Elem>());
             }
         }
         let (mut segment, mut left) = (t.segments, t.segment_count);
