@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::extent::{Extent, ExtentWire};
-use crate::layout::{COPIED, Layout, Room, check_granularity};
+use crate::layout::{self, COPIED, Layout, check_granularity};
 use crate::observer::sealed::Sealed;
 use crate::state::{ObserverState, RecordWire};
 use crate::view::{TensorView, non_finite};
@@ -63,6 +63,11 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
     /// has work to do meanwhile.
     fn begin(&mut self, _values: &[f32], _scratch: &mut Self::Scratch) -> Option<u64> {
         None
+    }
+    /// Becomes an accumulator of nothing that is shaped like `other`, where that makes recording
+    /// into it and merging it into `other` cheaper.
+    fn empty_as(&mut self, _other: &Self) {
+        *self = Self::default();
     }
     /// Adds values; `extent` already includes them. `scratch` is room to work in.
     fn add(
@@ -118,10 +123,41 @@ impl<A: Accumulator> Group<A> {
         summary.all_finite()
     }
 
+    /// Becomes a group that has seen nothing, in the shape of `other`.
+    fn empty_as(&mut self, other: &Self) {
+        self.extent = Extent::default();
+        self.more.empty_as(&other.more);
+    }
+
     /// The caller has checked that the counts cannot overflow.
     fn merge(&mut self, settings: &A::Settings, other: &Self) {
         self.extent.merge(&other.extent);
         self.more.merge(settings, &self.extent, &other.more);
+    }
+}
+
+/// Room to work in: no part of the state, so that a copy begins without any.
+#[derive(Debug)]
+struct Room<A: Accumulator> {
+    copied: layout::Room,
+    scratch: A::Scratch,
+    /// The groups of a batch that may still be refused.
+    staged: Vec<Group<A>>,
+}
+
+impl<A: Accumulator> Default for Room<A> {
+    fn default() -> Self {
+        Room {
+            copied: layout::Room::default(),
+            scratch: A::Scratch::default(),
+            staged: Vec::new(),
+        }
+    }
+}
+
+impl<A: Accumulator> Clone for Room<A> {
+    fn clone(&self) -> Self {
+        Room::default()
     }
 }
 
@@ -135,8 +171,7 @@ pub struct Grouped<A: Accumulator> {
     policy: Policy,
     settings: A::Settings,
     groups: Vec<Group<A>>,
-    room: Room,
-    scratch: A::Scratch,
+    room: Room<A>,
 }
 
 impl<A: Accumulator> Grouped<A> {
@@ -156,14 +191,12 @@ impl<A: Accumulator> Grouped<A> {
     ) -> Result<Self, CalibError> {
         check_granularity(granularity)?;
         A::check_settings(&settings)?;
-        let (groups, room, scratch) = (Vec::new(), Room::default(), A::Scratch::default());
         Ok(Grouped {
             granularity,
             policy,
             settings,
-            groups,
-            room,
-            scratch,
+            groups: Vec::new(),
+            room: Room::default(),
         })
     }
 
@@ -209,24 +242,33 @@ impl<A: Accumulator> Grouped<A> {
         let Grouped {
             settings,
             groups,
-            room,
-            scratch,
+            room:
+                Room {
+                    copied,
+                    scratch,
+                    staged,
+                },
             ..
         } = self;
         let isa = Isa::detect();
-        let mut staged: Vec<Group<A>> = Vec::new();
         staged.resize_with(count, Group::default);
+        for (index, aside) in staged.iter_mut().enumerate() {
+            match groups.get(index) {
+                Some(group) => aside.empty_as(group),
+                None => *aside = Group::default(),
+            }
+        }
         let mut finite = true;
-        layout.for_each_piece(x, room, |group, values| {
+        layout.for_each_piece(x, copied, |group, values| {
             finite = finite && staged[group].add(settings, isa, batch, values, scratch);
         })?;
         if !finite {
             return Ok(false);
         }
         if groups.is_empty() {
-            *groups = staged;
+            core::mem::swap(groups, staged);
         } else {
-            for (group, more) in groups.iter_mut().zip(&staged) {
+            for (group, more) in groups.iter_mut().zip(&*staged) {
                 group.merge(settings, more);
             }
         }
@@ -246,7 +288,7 @@ impl<A: Accumulator> Grouped<A> {
         if let Some(x) = x.in_place() {
             look(0, x);
         } else {
-            let part = &mut self.room.slab;
+            let part = &mut self.room.copied.slab;
             for start in (0..x.len()).step_by(COPIED) {
                 x.copy(start, COPIED.min(x.len() - start), part)?;
                 look(start, part);
@@ -377,12 +419,13 @@ impl<A: Accumulator> Observer for Grouped<A> {
         let Grouped {
             settings,
             groups,
-            room,
-            scratch,
+            room: Room {
+                copied, scratch, ..
+            },
             ..
         } = self;
         let isa = Isa::detect();
-        layout.for_each_piece(&x, room, |group, values| {
+        layout.for_each_piece(&x, copied, |group, values| {
             groups[group].add(settings, isa, batch_index, values, scratch);
         })
     }

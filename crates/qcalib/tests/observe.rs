@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use qcalib::observers::{HistogramObserver, MinMaxObserver};
 use qcalib::{
-    CalibError, Method, NonFinite, Observer, ObserverKind, Policy, TensorView, Values, params,
+    CalibError, Method, NonFinite, Observer, ObserverKind, ObserverState, Policy, TensorView,
+    Values, params,
 };
 use qformat::{DType, FormatError, Granularity, QuantSpec, Scheme, bf16, f16};
 
@@ -140,9 +141,51 @@ proptest! {
                 o.observe(u64::from(batch), &x, &shape).unwrap();
             }
         }
-        let as_ignored = bytes(&*aside).replace("\"policy\":\"error\"", "\"policy\":\"ignore\"");
-        prop_assert_eq!(as_ignored, bytes(&*at_once));
+        prop_assert_eq!(as_ignored(&*aside), bytes(&*at_once));
     }
+
+    /// A batch is recorded aside in the bins of those before it, wider or narrower than they are.
+    /// Those that are refused, for a bad value in their last piece, leave nothing in the room
+    /// where the next is recorded, nor in that of a restored observer.
+    #[test]
+    fn batches_recorded_aside_between_refused_ones_give_the_bytes_of_those_accepted(
+        kind in prop::sample::select(&ObserverKind::ALL[..]),
+        granularity in prop::sample::select(vec![Granularity::PerTensor, CHANNEL_1]),
+        shape in prop::sample::select(&SHAPES[3..]),
+        seed in any::<u32>(),
+        // A scale of zero makes batches that need no bins.
+        steps in prop::collection::vec(
+            (prop_oneof![4 => 1e-6f32..1.0, 4 => 1f32..1e6, 1 => Just(0.0)], any::<bool>(), any::<bool>()),
+            2..7,
+        ),
+        bad in prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
+        before_end in 0usize..1000,
+    ) {
+        let len: usize = shape.iter().product();
+        let mut aside = kind.observer(granularity, Policy::Error).unwrap();
+        let mut at_once = kind.observer(granularity, Policy::Ignore).unwrap();
+        for (batch, (scale, refused, restored)) in (0..).zip(steps) {
+            let mut x: Vec<f32> = drawn(seed ^ batch, len).iter().map(|v| v * scale).collect();
+            let batch = u64::from(batch);
+            if restored {
+                let state: ObserverState = serde_json::from_str(&bytes(&*aside)).unwrap();
+                aside = state.into_observer();
+            }
+            if refused {
+                x[len - 1 - before_end] = bad;
+                prop_assert!(aside.observe(batch, &x, &shape).is_err());
+            } else {
+                aside.observe(batch, &x, &shape).unwrap();
+                at_once.observe(batch, &x, &shape).unwrap();
+            }
+            prop_assert_eq!(as_ignored(&*aside), bytes(&*at_once));
+        }
+    }
+}
+
+/// The bytes of an observer that refuses, as those of one that ignores: the policy's name differs.
+fn as_ignored(o: &dyn Observer) -> String {
+    bytes(o).replace("\"policy\":\"error\"", "\"policy\":\"ignore\"")
 }
 
 #[test]
