@@ -112,15 +112,20 @@ impl<A: Accumulator> Group<A> {
     ) -> bool {
         let left = self.more.begin(values, scratch);
         let summary = min_max(isa, values);
-        self.extent.add(values.len(), &summary);
         let piece = Piece {
             batch,
             values,
             summary: &summary,
             left,
         };
-        self.more.add(settings, &self.extent, piece, scratch);
+        self.finish(settings, piece, scratch);
         summary.all_finite()
+    }
+
+    /// Adds what [`begin`](Accumulator::begin) left of a piece.
+    fn finish(&mut self, settings: &A::Settings, piece: Piece<'_>, scratch: &mut A::Scratch) {
+        self.extent.add(piece.values.len(), piece.summary);
+        self.more.add(settings, &self.extent, piece, scratch);
     }
 
     /// Becomes a group that has seen nothing, in the shape of `other`.
@@ -228,6 +233,35 @@ impl<A: Accumulator> Grouped<A> {
             .iter()
             .try_for_each(|g| g.extent.check_room(share))?;
         Ok((layout, given))
+    }
+
+    /// Records a batch that is one piece, once its ends are known to be finite. Tells whether they
+    /// were; else nothing has changed.
+    fn look_first(&mut self, batch: u64, values: &[f32]) -> bool {
+        let summary = min_max(Isa::detect(), values);
+        if !summary.all_finite() {
+            return false;
+        }
+        if self.groups.is_empty() {
+            self.groups.push(Group::default());
+        }
+        let Grouped {
+            settings,
+            groups,
+            room: Room { scratch, .. },
+            ..
+        } = self;
+        for group in groups {
+            let left = group.more.begin(values, scratch);
+            let piece = Piece {
+                batch,
+                values,
+                summary: &summary,
+                left,
+            };
+            group.finish(settings, piece, scratch);
+        }
+        true
     }
 
     /// Records a batch beside the groups and adds it to them at the end, so that its values are
@@ -408,7 +442,14 @@ impl<A: Accumulator> Observer for Grouped<A> {
             return Ok(());
         }
         if self.policy == Policy::Error {
-            if layout.share() >= A::STAGED_FROM && self.stage(batch_index, &x, (layout, count))? {
+            let done = match layout.only_piece(&x) {
+                Some(values) => self.look_first(batch_index, values),
+                None if layout.share() >= A::STAGED_FROM => {
+                    self.stage(batch_index, &x, (layout, count))?
+                }
+                None => false,
+            };
+            if done {
                 return Ok(());
             }
             self.check_finite(&x)?;

@@ -110,6 +110,12 @@ impl Layout {
         }
     }
 
+    /// The values as they lie in memory, where they are a single piece of a single group.
+    pub(crate) fn only_piece<'a>(self, x: &TensorView<'a>) -> Option<&'a [f32]> {
+        let one = self.block.is_none() && self.dim == 1;
+        x.in_place().filter(|x| one && x.len() <= PIECE)
+    }
+
     /// Calls `f` with every piece of a tensor of this layout and its group; each value is in one
     /// piece.
     pub(crate) fn for_each_piece(
