@@ -10,6 +10,7 @@ mod commands;
 mod digits;
 mod error;
 mod npz;
+mod options;
 mod output;
 mod progress;
 

@@ -56,6 +56,15 @@ fn shards_give_the_bytes_of_one_process() {
         succeeds(&folder, &format!("calibrate merge {parts} -o all.qcal"));
         assert!(bytes("all.qcal") == bytes("one.qcal"), "{parts}");
     }
+    // As many threads as there are processors took part above.
+    for threads in 1..=3 {
+        let line = "calibrate MODEL --calibration DATA -o threads.qcal";
+        succeeds(&folder, &format!("{line} --threads {threads}"));
+        assert!(
+            bytes("threads.qcal") == bytes("one.qcal"),
+            "{threads} threads"
+        );
+    }
     for how in [
         "--method moving-average",
         "--method entropy --format qoperator",
@@ -64,11 +73,13 @@ fn shards_give_the_bytes_of_one_process() {
     ] {
         for (from, to) in [
             ("--calibration DATA", "a.onnx"),
-            ("--from all.qcal", "b.onnx"),
+            ("--calibration DATA --threads 3", "b.onnx"),
+            ("--from all.qcal", "c.onnx"),
         ] {
             succeeds(&folder, &format!("quantize MODEL {from} {how} -o {to}"));
         }
-        assert!(bytes("a.onnx") == bytes("b.onnx"), "{how}");
+        assert!(bytes("a.onnx") == bytes("b.onnx"), "{how}, 3 threads");
+        assert!(bytes("a.onnx") == bytes("c.onnx"), "{how}, from shards");
     }
 }
 
@@ -114,5 +125,15 @@ fn shards_that_do_not_fit_are_named_and_nothing_is_written() {
         "lacks batches 10 to 19 of 20",
     );
     fails(&folder, &format!("{part} --shard 4/3 -o all.qcal"), "1/3");
+    fails(
+        &folder,
+        &format!("{part} --threads 0 -o all.qcal"),
+        "--threads",
+    );
+    fails(
+        &folder,
+        "quantize MODEL --from p1.qcal --threads 2 -o all.qcal",
+        "--threads does nothing with --from",
+    );
     assert!(!at("all.qcal").exists());
 }

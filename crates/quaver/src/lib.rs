@@ -58,6 +58,7 @@ pub mod explain;
 mod mixed;
 mod operators;
 mod options;
+mod parallel;
 mod placement;
 mod ranges;
 mod recorded;

@@ -16,6 +16,7 @@ use qmodel::{Graph, Model, Session, SessionOptions, Tensor};
 
 use crate::batches::BatchSet;
 use crate::data::refs;
+use crate::parallel::pass;
 use crate::placement::Placement;
 use crate::ranges::Ranges;
 use crate::recorded::Observers;
@@ -122,6 +123,25 @@ impl Chosen {
     /// [`QuantizeError::Model`] when the model cannot be run, [`QuantizeError::Calibration`] for
     /// a method with impossible settings.
     pub fn observe(self, methods: &[Method], policy: Policy) -> Result<Observing, QuantizeError> {
+        let kinds = Method::observers_for(methods);
+        let (session, observers) = self.place(&kinds, policy)?;
+        Ok(Observing {
+            chosen: self,
+            session,
+            kinds,
+            policy,
+            observers,
+            batches: BatchSet::default(),
+            sample: None,
+        })
+    }
+
+    /// A session of the float model, and observers that have seen nothing at its activations.
+    pub(crate) fn place(
+        &self,
+        kinds: &[ObserverKind],
+        policy: Policy,
+    ) -> Result<(Session, Observers), QuantizeError> {
         let session = Session::new(
             &self.model,
             SessionOptions {
@@ -129,7 +149,6 @@ impl Chosen {
                 ..SessionOptions::default()
             },
         )?;
-        let kinds = Method::observers_for(methods);
         let mut observers = Observers::new();
         for value in self.placement.observed(&self.model.graph) {
             let made: Result<Vec<_>, _> = kinds
@@ -139,25 +158,19 @@ impl Chosen {
             let made = made.map_err(|source| in_value(&value, source))?;
             observers.insert(value, made);
         }
-        Ok(Observing {
-            chosen: self,
-            session,
-            kinds,
-            observers,
-            batches: BatchSet::default(),
-            sample: None,
-        })
+        Ok((session, observers))
     }
 }
 
 /// During steps 2 and 3: a model with observers at its activations.
 pub struct Observing {
-    chosen: Chosen,
-    session: Session,
-    kinds: Vec<ObserverKind>,
-    observers: Observers,
-    batches: BatchSet,
-    sample: Option<Batch>,
+    pub(crate) chosen: Chosen,
+    pub(crate) session: Session,
+    pub(crate) kinds: Vec<ObserverKind>,
+    pub(crate) policy: Policy,
+    pub(crate) observers: Observers,
+    pub(crate) batches: BatchSet,
+    pub(crate) sample: Option<Batch>,
 }
 
 impl std::fmt::Debug for Observing {
@@ -197,25 +210,7 @@ impl Observing {
         batch: &[(String, Tensor)],
     ) -> Result<(), QuantizeError> {
         self.batches.insert(index)?;
-        let observers = &mut self.observers;
-        let mut failed = None;
-        self.session
-            .run_observed(&refs(batch), &mut |value, tensor| {
-                let (Some(list), Some(x)) = (observers.get_mut(value), tensor.as_slice::<f32>())
-                else {
-                    return;
-                };
-                for o in list {
-                    if let Err(source) = o.observe(index, x, tensor.shape())
-                        && failed.is_none()
-                    {
-                        failed = Some(in_value(value, source));
-                    }
-                }
-            })?;
-        if let Some(e) = failed {
-            return Err(e);
-        }
+        pass(&mut self.session, &mut self.observers, index, batch)?;
         if self.sample.is_none() {
             self.sample = Some(batch.to_vec());
         }

@@ -1,5 +1,6 @@
 //! `quaver calibrate`.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use quaver::model::Model;
 use quaver::{BatchPlan, Method, Operators, Recorded};
 
 use crate::error::CliError;
-use crate::{batch, npz, output, progress};
+use crate::{batch, npz, options, output, progress};
 
 /// Observe a model on a part of the calibration data, and merge what parts recorded.
 ///
@@ -74,6 +75,11 @@ struct Observe {
     /// What to do with NaN and infinities: error (the default), ignore, saturate.
     #[arg(long, value_name = "POLICY")]
     non_finite: Option<Policy>,
+    // Not shared: clap does not see a group that is there or not where it holds another one.
+    /// Threads that calibrate, each with a copy of the model; by default one for each processor.
+    /// Results do not depend on it.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// The file to write.
     #[arg(short, long, value_name = "PART.qcal")]
     output: PathBuf,
@@ -153,13 +159,14 @@ fn observe(args: &Observe) -> Result<(), CliError> {
     let batches = plan.shard(args.shard.index, args.shard.count);
     let bar = progress::bar(data.len().div_ceil(size), "calibrating");
     bar.set_length(batches.end - batches.start);
-    for index in batches.progress_with(bar) {
+    let numbered = batches.progress_with(bar).map(|index| {
         // Batches of data in memory: their numbers fit.
         let start = usize::try_from(index)
             .unwrap_or(usize::MAX)
             .saturating_mul(size);
-        observing.observe_at(index, &data.rows(start..start.saturating_add(size)))?;
-    }
+        (index, data.rows(start..start.saturating_add(size)))
+    });
+    observing.observe_on(options::threads(args.threads), numbered)?;
     let recorded = observing.record(plan)?;
     output::write(&args.output, &recorded.to_bytes()?)?;
     say!(

@@ -7,17 +7,14 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressIterator};
-use quaver::calib::Policy;
 use quaver::explain::{Progress, Stage};
-use quaver::format::Scheme;
 use quaver::model::Model;
-use quaver::{
-    ConvertOptions, ExplainOptions, Explanation, Format, Method, Operators, WeightGranularity,
-};
+use quaver::{ConvertOptions, ExplainOptions, Explanation, Method, WeightGranularity};
 
 use crate::error::CliError;
+use crate::options::Static;
 use crate::output::Outputs;
 use crate::{batch, npz, output, progress};
 
@@ -58,25 +55,11 @@ pub(crate) struct Args {
     /// One scale per weight, instead of one per output channel.
     #[arg(long)]
     per_tensor: bool,
-    /// Activations: affine (u8, any zero point; the default) or symmetric (i8, zero point 0).
-    #[arg(long)]
-    scheme: Option<Scheme>,
-    /// Operators to write: qdq (the default) or qoperator.
-    #[arg(long)]
-    format: Option<Format>,
-    /// Quantize only these: a node's name, a glob over names, or an operator type; repeatable.
-    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
-    include: Vec<String>,
-    /// Leave these in float; repeatable. A pattern that matches nothing is an error.
-    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    shared: Static,
     /// Samples in a run; by default 10, or the number that the model is fixed to.
     #[arg(long, value_name = "N", value_parser = batch::parser())]
     batch: Option<usize>,
-    /// What to do with NaN and infinities during calibration: error (the default), ignore,
-    /// saturate.
-    #[arg(long, value_name = "POLICY")]
-    non_finite: Option<Policy>,
     /// The most samples that models are compared on; calibration takes all of them.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = batch::parser())]
     samples: usize,
@@ -109,13 +92,13 @@ impl Args {
         ExplainOptions {
             convert: ConvertOptions {
                 method: self.method,
-                activations: self.scheme.unwrap_or(Scheme::Affine),
+                activations: self.shared.scheme(),
                 weights: if self.per_tensor {
                     WeightGranularity::PerTensor
                 } else {
                     WeightGranularity::PerChannel
                 },
-                format: self.format.unwrap_or_default(),
+                format: self.shared.format.unwrap_or_default(),
             },
             samples: self.samples,
             batch,
@@ -171,13 +154,14 @@ fn explain(args: &Args) -> Result<Explanation, CliError> {
     let options = args.options(size);
     let mut methods = options.methods.clone();
     methods.push(args.method);
-    let observing = Operators::new()
-        .include(&args.include)
-        .exclude(&args.exclude)
+    let observing = args
+        .shared
+        .operators()
         .choose(&model)?
-        .observe(&methods, args.non_finite.unwrap_or(Policy::Error))?;
+        .observe(&methods, args.shared.policy())?;
     let bar = progress::bar(data.len().div_ceil(size), "calibrating");
-    let calibrated = observing.calibrate(data.batches(size).progress_with(bar))?;
+    let calibrated =
+        observing.calibrate_on(args.shared.threads(), data.batches(size).progress_with(bar))?;
     let mut shown: Option<(Stage, ProgressBar)> = None;
     let explanation = calibrated.explain(&data, &options, &mut |p| show(&mut shown, p))?;
     if let Some((_, bar)) = shown {

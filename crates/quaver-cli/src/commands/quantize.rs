@@ -7,17 +7,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressIterator;
-use quaver::calib::Policy;
-use quaver::format::Scheme;
 use quaver::model::Model;
 use quaver::{
-    Baseline, ConvertOptions, Converted, Dataset, Format, LatencyOptions, Method, Operators,
-    QuantizeError, Report, WeightGranularity,
+    Baseline, ConvertOptions, Converted, Dataset, LatencyOptions, Method, QuantizeError, Report,
+    WeightGranularity,
 };
 
 use crate::error::CliError;
+use crate::options::Static;
 use crate::output::Outputs;
 use crate::{batch, npz, output, progress};
 
@@ -63,25 +61,11 @@ pub(crate) struct Args {
     /// One scale per weight.
     #[arg(long)]
     per_tensor: bool,
-    /// Activations: affine (u8, any zero point; the default) or symmetric (i8, zero point 0).
-    #[arg(long)]
-    scheme: Option<Scheme>,
-    /// Operators to write: qdq (the default) or qoperator.
-    #[arg(long)]
-    format: Option<Format>,
-    /// Quantize only these: a node's name, a glob over names, or an operator type; repeatable.
-    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
-    include: Vec<String>,
-    /// Leave these in float; repeatable. A pattern that matches nothing is an error.
-    #[arg(long, value_name = "PATTERN", value_parser = NonEmptyStringValueParser::new())]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    shared: Static,
     /// Samples in a calibration pass; by default 10, or the number that the model is fixed to.
     #[arg(long, value_name = "N", value_parser = batch::parser())]
     batch: Option<usize>,
-    /// What to do with NaN and infinities during calibration: error (the default), ignore,
-    /// saturate.
-    #[arg(long, value_name = "POLICY")]
-    non_finite: Option<Policy>,
     /// The quantized model to write.
     #[arg(short, long, value_name = "OUT.onnx")]
     output: PathBuf,
@@ -143,9 +127,10 @@ impl Args {
             ("--from", self.from.is_some()),
             ("--method", self.method.is_some()),
             ("--tensor-method", !self.tensor_method.is_empty()),
-            ("--scheme", self.scheme.is_some()),
-            ("--format", self.format.is_some()),
-            ("--non-finite", self.non_finite.is_some()),
+            ("--scheme", self.shared.scheme.is_some()),
+            ("--format", self.shared.format.is_some()),
+            ("--non-finite", self.shared.non_finite.is_some()),
+            ("--threads", self.shared.threads.is_some()),
         ];
         if self.mode == Mode::Dynamic
             && let Some((option, _)) = only_static.iter().find(|(_, given)| *given)
@@ -157,7 +142,8 @@ impl Args {
         // What was recorded is recorded: these would change nothing.
         let only_data = [
             ("--batch", self.batch.is_some()),
-            ("--non-finite", self.non_finite.is_some()),
+            ("--non-finite", self.shared.non_finite.is_some()),
+            ("--threads", self.shared.threads.is_some()),
         ];
         if self.from.is_some()
             && let Some((option, _)) = only_data.iter().find(|(_, given)| *given)
@@ -214,20 +200,17 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Converted, CliError> {
-    let operators = Operators::new()
-        .include(&args.include)
-        .exclude(&args.exclude);
     let weights = if args.per_tensor && !args.per_channel {
         WeightGranularity::PerTensor
     } else {
         WeightGranularity::PerChannel
     };
-    let chosen = operators.choose(model)?;
+    let chosen = args.shared.operators().choose(model)?;
     let options = ConvertOptions {
         method: args.method.unwrap_or(Method::MinMax),
-        activations: args.scheme.unwrap_or(Scheme::Affine),
+        activations: args.shared.scheme(),
         weights,
-        format: args.format.unwrap_or_default(),
+        format: args.shared.format.unwrap_or_default(),
     };
     if let Some(path) = &args.from {
         let recorded = super::calibrate::read(path)?;
@@ -244,14 +227,16 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
         }
         (_, None) => return Ok(chosen.dynamic(weights)?),
     };
-    let policy = args.non_finite.unwrap_or(Policy::Error);
     let tensor_methods = args.tensor_methods();
     let mut methods: Vec<Method> = tensor_methods.values().copied().collect();
     methods.push(options.method);
-    let observing = chosen.observe(&methods, policy)?;
+    let observing = chosen.observe(&methods, args.shared.policy())?;
     let batch = args.batch(model);
     let bar = progress::bar(data.len().div_ceil(batch), "calibrating");
-    let calibrated = observing.calibrate(data.batches(batch).progress_with(bar))?;
+    let calibrated = observing.calibrate_on(
+        args.shared.threads(),
+        data.batches(batch).progress_with(bar),
+    )?;
     Ok(calibrated.convert_mixed(&options, &tensor_methods)?)
 }
 
