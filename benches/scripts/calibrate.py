@@ -7,9 +7,10 @@ The bench starts this script as a child and asks it in lines of JSON, one answer
     {"do": "observe", "what": "minmax" | "histogram", "channels": false, "bins": 2048, "repeats": 1}
         go over the loaded array so often; answers the ends of every group, and the values counted
     {"do": "calibrate", "method": "minmax" | "entropy" | "percentile", "file": F, "examples": N,
-     "tensors": [values of each tensor in an example], "at_once": true | false}
+     "tensors": [values of each tensor in an example], "at_once": true | false, "threads": 1}
         collect all examples, at once or one by one, and choose the ranges with ONNX Runtime's defaults; answers the seconds
-        that took without reading the file, the ranges, and the memory in use
+        that took without reading the file, the ranges, and the memory in use; the threads are those of the session behind
+        min-max: histograms are made by NumPy on one
 
 Needs numpy; `calibrate` needs onnx and onnxruntime. What goes wrong is answered as {"error": TEXT}.
 """
@@ -89,17 +90,17 @@ class Examples:
         return read
 
 
-def min_max(tensors, examples):
+def min_max(tensors, examples, threads):
     """MinMaxCalibrater on a model whose inputs are the tensors and which computes nothing else."""
     import onnx
     import onnxruntime as ort
     from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
-    class OneThread(MinMaxCalibrater):
+    class Threaded(MinMaxCalibrater):
         def create_inference_session(self):
             options = ort.SessionOptions()
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.intra_op_num_threads = 1
+            options.intra_op_num_threads = threads
             self.infer_session = ort.InferenceSession(
                 self.augmented_model_path, sess_options=options, providers=["CPUExecutionProvider"]
             )
@@ -115,7 +116,7 @@ def min_max(tensors, examples):
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/model.onnx"
         onnx.save(model, path)
-        calibrater = OneThread(path, augmented_model_path=f"{folder}/augmented.onnx")
+        calibrater = Threaded(path, augmented_model_path=f"{folder}/augmented.onnx")
         calibrater.augment_graph()
         calibrater.create_inference_session()
         start = time.perf_counter()
@@ -154,10 +155,10 @@ def histogram(method, examples, at_once):
     return seconds + time.perf_counter() - start, chosen
 
 
-def calibrate(method, file, tensors, examples, at_once):
+def calibrate(method, file, tensors, examples, at_once, threads):
     read = Examples(file, tensors, examples)
     if method == "minmax":
-        seconds, chosen = min_max(tensors, read)
+        seconds, chosen = min_max(tensors, read, threads)
     else:
         seconds, chosen = histogram(method, read, at_once)
     ends = [chosen[f"t{i}"] for i in range(len(tensors))]
@@ -184,7 +185,7 @@ def main():
                         import onnxruntime.quantization.calibrate  # noqa: F401
 
                         rest = memory("VmRSS:")
-                    keys = ("method", "file", "tensors", "examples", "at_once")
+                    keys = ("method", "file", "tensors", "examples", "at_once", "threads")
                     seconds, ranges = calibrate(**{key: question[key] for key in keys})
                     answer = {
                         "seconds": seconds,

@@ -178,7 +178,7 @@ Examples:
   cargo xtask bench conv --convs mobilenet --peer onednn     convolutions beside another library
   cargo xtask bench convert quantize --sizes 64KiB,mem
   cargo xtask bench model --threads 1,2                      float32 beside int8
-  QUAVER_PYTHON=python3 cargo xtask bench calib --check      calibration beside ONNX Runtime's
+  QUAVER_PYTHON=python3 cargo xtask bench calib --threads 1,2 --check    beside ONNX Runtime's
   cargo xtask bench gemm --peer onednn --peer rten           beside other libraries
   cargo xtask bench --save before.json                       keep a baseline …
   cargo xtask bench --compare before.json                    … and name what became slower",
@@ -301,7 +301,8 @@ fn whole_calibrations(args: &Args, machine: &Machine) -> Result<Vec<Record>, Ben
         calib::whole::Plan::FULL
     };
     let (python, commit) = (calib::python(), commit());
-    calib::whole::side_by_side(plan, python.as_deref(), machine, commit.as_deref())
+    let threads = threads(args)?;
+    calib::whole::side_by_side(plan, threads, python.as_deref(), machine, commit.as_deref())
 }
 
 fn measure_all(jobs: Vec<Job>, field: &Field, plan: Plan) -> Result<Vec<Record>, BenchError> {

@@ -2,17 +2,20 @@
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use qformat::{DType, Granularity, Scheme};
 use quaver::Method;
 use quaver::calib::compat::onnxruntime;
-use quaver::calib::{CalibError, Policy, Target, ValueRange, ranges};
+use quaver::calib::{CalibError, Observer, Policy, Target, ValueRange, ranges};
 use serde::{Deserialize, Serialize};
 
 use super::child::Answer;
 use super::examples::Reader;
 use crate::BenchError;
+use crate::machine::Team;
 
 /// What a process is asked to calibrate, and how.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub(super) struct Question {
     pub(super) examples: usize,
     /// Values of each tensor in an example.
     pub(super) tensors: Vec<usize>,
+    /// Threads: of ours, and of the session behind the peer's min-max. Its histograms have one.
+    pub(super) threads: usize,
 }
 
 /// The methods that both have.
@@ -131,25 +136,46 @@ fn read(
     })
 }
 
-/// Example after example, each forgotten when the next comes.
+/// Examples that a thread has in memory: so many that handing them out takes no time.
+const TURN: usize = 4;
+
+/// An example as its tensors.
+type Example = Vec<Vec<f32>>;
+
+/// The observers of all tensors.
+type Observers = Vec<Box<dyn Observer>>;
+
+/// A few examples at a time, forgotten when the next come. As in a calibration on several threads
+/// (`Observing::observe_on`), each has observers of its own and takes the next example; then
+/// observers are merged and ranges chosen. Timed is all of it, from the first thread's start to the
+/// last one's end.
 fn own(question: &Question) -> Result<(Duration, Vec<ValueRange>), BenchError> {
     let method = question.method.method();
-    let mut taken = Duration::ZERO;
+    let team = Team::new(question.threads)?;
     let mut reader = open(question)?;
-    let mut observers = Vec::new();
-    for _ in &question.tensors {
-        observers.push(method.observer(Granularity::PerTensor, Policy::Error)?);
+    let mut all: Vec<Mutex<Observers>> = Vec::new();
+    for _ in 0..question.threads {
+        let fresh = |_: &usize| method.observer(Granularity::PerTensor, Policy::Error);
+        let made: Result<Observers, CalibError> = question.tensors.iter().map(fresh).collect();
+        all.push(Mutex::new(made?));
     }
-    let mut x = Vec::new();
-    for batch in 0..question.examples {
-        for (observer, &len) in observers.iter_mut().zip(&question.tensors) {
-            read(question, &mut reader, len, &mut x)?;
-            let start = Instant::now();
-            observer.observe(batch as u64, &x, &[len])?;
-            taken += start.elapsed();
+    let mut taken = Duration::ZERO;
+    let mut examples: Vec<Example> = Vec::new();
+    let together = TURN * question.threads;
+    for first in (0..question.examples).step_by(together) {
+        let count = together.min(question.examples - first);
+        examples.resize(count, vec![Vec::new(); question.tensors.len()]);
+        for example in &mut examples {
+            for (x, &len) in example.iter_mut().zip(&question.tensors) {
+                read(question, &mut reader, len, x)?;
+            }
         }
+        let start = Instant::now();
+        observe(&team, &all, first, &examples)?;
+        taken += start.elapsed();
     }
     let start = Instant::now();
+    let observers = merged(all)?;
     let chosen = Target::new(DType::I8, Scheme::Symmetric)
         .map_err(CalibError::from)
         .and_then(|target| {
@@ -160,6 +186,45 @@ fn own(question: &Question) -> Result<(Duration, Vec<ValueRange>), BenchError> {
                 .collect::<Result<Vec<_>, CalibError>>()
         })?;
     Ok((taken + start.elapsed(), chosen))
+}
+
+/// Every thread of the team takes the next example until none is left.
+fn observe(
+    team: &Team,
+    all: &[Mutex<Observers>],
+    first: usize,
+    examples: &[Example],
+) -> Result<(), CalibError> {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    team.each(|thread| {
+        let mut observers = all[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((at, example)) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            examples.get(at).map(|example| (at, example))
+        } {
+            for (observer, x) in observers.iter_mut().zip(example) {
+                if let Err(error) = observer.observe((first + at) as u64, x, &[x.len()]) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.map_or(Ok(()), Err)
+}
+
+/// The observers of all threads as one.
+fn merged(all: Vec<Mutex<Observers>>) -> Result<Observers, CalibError> {
+    let mut all = all
+        .into_iter()
+        .map(|one| one.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let mut sum = all.next().unwrap_or_default();
+    for other in all {
+        for (ours, theirs) in sum.iter_mut().zip(&other) {
+            ours.merge(&**theirs)?;
+        }
+    }
+    Ok(sum)
 }
 
 /// A calibrator of ONNX Runtime's, repeated.
@@ -248,23 +313,27 @@ mod tests {
     fn both_ways_find_every_tensor_and_min_max_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("examples");
-        examples::write(&file, 3).unwrap();
+        let count = 11;
+        examples::write(&file, count).unwrap();
         for (method, at_once) in Wanted::ALL
             .into_iter()
             .flat_map(|m| [(m, true), (m, false)])
         {
-            let [own, repeated] = [false, true].map(|repeat| {
-                let question = Question {
-                    method,
-                    repeat,
-                    at_once,
-                    file: file.clone(),
-                    examples: 3,
-                    tensors: examples::TENSORS.iter().map(|t| t.len).collect(),
-                };
-                calibrate(&question).unwrap().1
-            });
+            let [own, two, three, repeated] =
+                [(false, 1), (false, 2), (false, 3), (true, 1)].map(|(repeat, threads)| {
+                    let question = Question {
+                        method,
+                        repeat,
+                        at_once,
+                        file: file.clone(),
+                        examples: count,
+                        tensors: examples::TENSORS.iter().map(|t| t.len).collect(),
+                        threads,
+                    };
+                    calibrate(&question).unwrap().1
+                });
             assert_eq!(own.len(), examples::TENSORS.len());
+            assert!(own == two && own == three, "{method:?}");
             assert_eq!(repeated.len(), examples::TENSORS.len());
             assert!(own.iter().chain(&repeated).all(|r| r.min < r.max));
             assert_eq!(own == repeated, method == Wanted::MinMax, "{method:?}");
