@@ -17,10 +17,11 @@ use qkernels::ParallelFor;
 
 use crate::BenchError;
 
-/// Looks at whether there is work before a thread sleeps: about 0.1 ms.
+/// Looks at whether there is work before a thread sleeps: some tenths of a millisecond.
 const SPINS: usize = 20_000;
 
-/// The caller and so many threads beside it.
+/// The caller and so many threads beside it. Work may not call its own crew: it would wait for
+/// itself.
 #[derive(Debug)]
 pub struct Crew {
     shared: Arc<Shared>,
@@ -126,6 +127,7 @@ impl ParallelFor for Crew {
         let job = Job { work, shares };
         *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
         shared.left.store(self.workers.len(), Ordering::SeqCst);
+        shared.failed.store(false, Ordering::SeqCst);
         let wait = Wait(shared);
         shared.call.fetch_add(1, Ordering::SeqCst);
         self.wake();
@@ -133,7 +135,7 @@ impl ParallelFor for Crew {
         unsafe { job.share(0, shared.threads) };
         drop(wait);
         assert!(
-            !shared.failed.swap(false, Ordering::SeqCst),
+            !shared.failed.load(Ordering::SeqCst),
             "a share of the work panicked"
         );
     }

@@ -67,7 +67,8 @@ fn cache_size(folder: &Path, level: u32, kind: &str) -> Option<usize> {
     None
 }
 
-/// So many threads, started once, as an engine would hand them to the kernels.
+/// So many threads, started once, as an engine would hand them to the kernels: ours stay awake for a
+/// while, as `OpenMP`'s do that oneDNN takes; `gemm` and `rten` take a pool of rayon's.
 #[derive(Debug)]
 pub struct Team {
     threads: usize,

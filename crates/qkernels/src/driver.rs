@@ -489,8 +489,8 @@ pub(crate) struct Sink<'a, T, K> {
 }
 
 impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
-    /// Multiplies a tile whose sums need nothing that depends on the row straight into the output;
-    /// `false`, and nothing done, where sums have to go through memory. `last`: no more of K follows.
+    /// Multiplies a tile straight into the output; `false`, and nothing done, where sums have to go
+    /// through memory. `last`: no more of K follows.
     ///
     /// The tile belongs to the caller's share alone.
     #[inline(always)]

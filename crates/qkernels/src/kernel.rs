@@ -174,7 +174,7 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     }
 }
 
-/// What the epilogue multiplies and adds, column by column, from the first one of a tile on.
+/// What the epilogue multiplies and adds: by column and by row, from the first ones of a tile on.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "read by kernels that finish tiles themselves")]
 pub(crate) struct Scaling<'a> {

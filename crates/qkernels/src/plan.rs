@@ -183,8 +183,13 @@ pub(crate) fn part(len: usize, parts: usize, i: usize) -> Range<usize> {
     start(i)..start(i + 1)
 }
 
-/// Cuts `rows × panels` into at most `threads` shares so that the largest is smallest; of equal
-/// cuts, the one with the fewest cuts across rows, because every cut there reads all of B again.
+/// Rows of a share that make up for reading all of B again.
+const SHARE_ROWS: usize = 64;
+
+/// Cuts `rows × panels` into at most `threads` shares so that the largest is smallest. Of equal
+/// cuts, the one with the most cuts across rows that leave [`SHARE_ROWS`]: a cut across columns has
+/// two threads write to one cache line in every row whose columns are not aligned to lines
+/// (256³ at two threads on Zen 4: 52 µs against 39). Else the one with the fewest.
 pub(crate) fn split(rows: usize, panels: usize, work: usize, threads: usize) -> (usize, usize) {
     if threads == 1 || work < 2 * SHARE_WORK {
         return (1, 1);
@@ -194,8 +199,9 @@ pub(crate) fn split(rows: usize, panels: usize, work: usize, threads: usize) -> 
     let mut least = rows.saturating_mul(panels);
     for row_parts in 1..=threads.min(rows) {
         let col_parts = (threads / row_parts).min(panels).max(1);
-        let share = rows.div_ceil(row_parts) * panels.div_ceil(col_parts);
-        if share < least {
+        let share_rows = rows.div_ceil(row_parts);
+        let share = share_rows * panels.div_ceil(col_parts);
+        if share < least || share == least && share_rows >= SHARE_ROWS {
             (best, least) = ((row_parts, col_parts), share);
         }
     }

@@ -87,7 +87,8 @@ fn check_histogram(isa: Isa, x: &[f32], k: i32, lens: (usize, usize), scratch: &
     let rest = histogram(isa, x, into, scratch).unwrap();
     let what = (x.len(), k, lens);
     assert_eq!((positive, negative, rest), expected, "{isa} {what:?}");
-    assert!(scratch.iter().all(|&c| c == 0), "{isa} {what:?}");
+    // What is left there must not matter.
+    scratch.fill(u16::MAX);
 }
 
 #[test]

@@ -363,8 +363,8 @@ macro_rules! tiles {
 /// For A as the instruction reads it.
 static PLAIN: [&[Tile]; 4] = tiles!(false);
 /// For a signed A, flipped to unsigned when it is read: `vpxord` with a broadcast operand takes
-/// the place of the broadcast. At 6 × 64 it is free; at 12 × 32 it costs 8 % (a copy of A costs
-/// about 2 / N of the time, so only narrow products use it).
+/// the place of the broadcast. On Zen 4 it is free at 6 × 64 and costs 8 % at 12 × 32 (a copy of A
+/// costs about 2 / N of the time); where it is not free, only narrow products use it.
 static SHIFTING: [&[Tile]; 4] = tiles!(true);
 
 /// Depth in groups from which on the lines of the output are fetched while the sums are made, so
@@ -381,7 +381,7 @@ const FETCH_GROUPS: usize = 192;
 /// # Safety
 ///
 /// The instructions run, the promises of [`RawTile`] hold for `R` rows and `16 · V` columns, and
-/// `finish` covers these columns.
+/// `finish` covers these rows and columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F: Finish>(
     t: RawTile<u8, i8, i32, F::Elem>,
