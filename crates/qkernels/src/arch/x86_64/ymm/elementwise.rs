@@ -423,17 +423,29 @@ fn finite_range(x: &[f32]) -> Option<(f32, f32)> {
             not_finite[i % SUMS] = _mm256_fmadd_ps(v, zero, not_finite[i % SUMS]);
         }
     });
-    let both = |v: [__m256; SUMS], f: fn(f32, f32) -> f32| {
-        let mut lanes = [0f32; 8 * SUMS];
-        for (i, v) in v.into_iter().enumerate() {
-            // SAFETY: vector `i < SUMS` of an array of as many.
-            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr().add(8 * i), v) };
-        }
-        lanes.into_iter().reduce(f).unwrap_or(0.0)
+    let not_finite = join(not_finite, |a, b| _mm256_add_ps(a, b));
+    let unordered = _mm256_cmp_ps::<_CMP_UNORD_Q>(not_finite, not_finite);
+    if _mm256_movemask_ps(unordered) != 0 {
+        return None;
+    }
+    let lanes = |v: __m256| -> [f32; 8] {
+        let mut lanes = [0f32; 8];
+        // SAFETY: an array of eight.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), v) };
+        lanes
     };
-    both(not_finite, |a, b| a + b)
-        .is_finite()
-        .then(|| (both(lo, f32::min), both(hi, f32::max)))
+    let lo = lanes(join(lo, |a, b| _mm256_min_ps(a, b)));
+    let hi = lanes(join(hi, |a, b| _mm256_max_ps(a, b)));
+    Some((
+        lo.into_iter().fold(f32::INFINITY, f32::min),
+        hi.into_iter().fold(f32::NEG_INFINITY, f32::max),
+    ))
+}
+
+/// Joins vectors lane by lane: a loop over all lanes waits for each.
+#[inline(always)]
+fn join<V: Copy>(v: [V; SUMS], f: impl Fn(V, V) -> V) -> V {
+    v[1..].iter().fold(v[0], |a, &b| f(a, b))
 }
 
 #[target_feature(enable = "avx2")]
@@ -448,11 +460,10 @@ fn magnitude(x: &[f32]) -> u32 {
             );
         }
     });
-    let mut lanes = [0u32; 8 * SUMS];
-    for (i, v) in most.into_iter().enumerate() {
-        // SAFETY: vector `i < SUMS` of an array of as many.
-        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().add(8 * i).cast(), v) };
-    }
+    let mut lanes = [0u32; 8];
+    let most = join(most, |a, b| _mm256_max_epu32(a, b));
+    // SAFETY: an array of eight.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), most) };
     lanes.into_iter().fold(0, u32::max)
 }
 

@@ -399,17 +399,19 @@ fn finite_range(x: &[f32]) -> Option<(f32, f32)> {
             not_finite[i % SUMS] = _mm512_fmadd_ps(v, zero, not_finite[i % SUMS]);
         }
     });
-    let both = |v: [__m512; SUMS], f: fn(f32, f32) -> f32| {
-        let mut lanes = [0f32; 16 * SUMS];
-        for (i, v) in v.into_iter().enumerate() {
-            // SAFETY: vector `i < SUMS` of an array of as many.
-            unsafe { _mm512_storeu_ps(lanes.as_mut_ptr().add(16 * i), v) };
-        }
-        lanes.into_iter().reduce(f).unwrap_or(0.0)
-    };
-    both(not_finite, |a, b| a + b)
-        .is_finite()
-        .then(|| (both(lo, f32::min), both(hi, f32::max)))
+    let not_finite = join(not_finite, |a, b| _mm512_add_ps(a, b));
+    if _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(not_finite, not_finite) != 0 {
+        return None;
+    }
+    let lo = join(lo, |a, b| _mm512_min_ps(a, b));
+    let hi = join(hi, |a, b| _mm512_max_ps(a, b));
+    Some((_mm512_reduce_min_ps(lo), _mm512_reduce_max_ps(hi)))
+}
+
+/// Joins vectors lane by lane: a loop over all lanes waits for each.
+#[inline(always)]
+fn join<V: Copy>(v: [V; SUMS], f: impl Fn(V, V) -> V) -> V {
+    v[1..].iter().fold(v[0], |a, &b| f(a, b))
 }
 
 #[target_feature(enable = "avx512f")]
@@ -424,12 +426,7 @@ fn magnitude(x: &[f32]) -> u32 {
             );
         }
     });
-    let mut lanes = [0u32; 16 * SUMS];
-    for (i, v) in most.into_iter().enumerate() {
-        // SAFETY: vector `i < SUMS` of an array of as many.
-        unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().add(16 * i).cast(), v) };
-    }
-    lanes.into_iter().fold(0, u32::max)
+    _mm512_reduce_max_epu32(join(most, |a, b| _mm512_max_epu32(a, b)))
 }
 
 /// `Σ a[i] · b[i]` of equally long slices; `signed` says that A's bytes are i8.
