@@ -70,6 +70,32 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
+/// What ran at one level.
+#[derive(Default)]
+struct Passed {
+    /// Programs that were not left out.
+    programs: usize,
+    /// Their tests that passed.
+    tests: u64,
+    /// Of these, the tests in crates that have tiers.
+    of_tiers: u64,
+}
+
+impl Passed {
+    fn add(&mut self, tests: u64, has_tiers: bool) {
+        self.programs += 1;
+        self.tests += tests;
+        if has_tiers {
+            self.of_tiers += tests;
+        }
+    }
+
+    /// Whether programs ran, but none of their tests did.
+    fn nothing(&self) -> bool {
+        self.programs > 0 && self.tests == 0
+    }
+}
+
 /// Builds once a target, and runs every program at every level picked.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let picked = pick(&args.targets, &args.levels)?;
@@ -99,13 +125,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
             );
             if !again.is_empty() {
                 println!(
-                    "    NOT RUN again: {} and what no tier changes, which passed before",
-                    again.join(", ")
+                    "    NOT RUN again: {}, which passed before",
+                    tiers::shown(&again)
                 );
             }
-            let mut passed = 0;
+            let mut passed = Passed::default();
             for program in &programs {
-                if !again.is_empty() && WITHOUT_TIERS.iter().any(|krate| program.is_of(krate)) {
+                let has_tiers = !WITHOUT_TIERS.iter().any(|krate| program.is_of(krate));
+                if !again.is_empty() && !has_tiers {
                     println!("    {}: NOT RUN again", program.name);
                     continue;
                 }
@@ -119,22 +146,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
                     command.env("PROPTEST_CASES", PROPTEST_CASES);
                 }
                 let limit = Duration::from_secs(args.limit);
-                passed += test_programs::run(&mut command, &program.name, limit)?;
+                let tests = test_programs::run(&mut command, &program.name, limit)?;
+                passed.add(tests, has_tiers);
             }
-            if passed == 0 && again.is_empty() {
+            if passed.nothing() {
                 return Err(Error::Missed(format!(
                     "no test of {} matches `{}`",
                     args.packages.join(", "),
                     args.filter.join(" ")
                 )));
             }
-            tested.extend(picked);
+            if passed.of_tiers > 0 {
+                tested.extend(picked);
+            }
         }
         covered.extend(tested);
     }
     for name in tiers::table()? {
         if !covered.contains(&name.as_str()) {
-            println!("NOT RUN: tier {name}, which none of these levels has");
+            println!("NOT RUN: tier {name}, at none of these levels");
         }
     }
     Ok(())
@@ -216,6 +246,22 @@ mod tests {
         );
         assert_eq!(picked(&[], &["avx2"]).unwrap(), ["x86_64 avx2"]);
         assert_eq!(picked(&["s390x"], &["scalar"]).unwrap(), ["s390x scalar"]);
+    }
+
+    #[test]
+    fn programs_without_a_test_are_nothing_and_prove_no_tier() {
+        let passed = |programs: &[(u64, bool)]| {
+            let mut passed = Passed::default();
+            for &(tests, has_tiers) in programs {
+                passed.add(tests, has_tiers);
+            }
+            (passed.nothing(), passed.of_tiers)
+        };
+        // All were left out: they passed at a level before.
+        assert_eq!(passed(&[]), (false, 0));
+        assert_eq!(passed(&[(0, true)]), (true, 0));
+        assert_eq!(passed(&[(3, false), (0, true)]), (false, 0));
+        assert_eq!(passed(&[(0, false), (2, true), (1, true)]), (false, 3));
     }
 
     #[test]

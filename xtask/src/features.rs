@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::error::Error;
-use crate::tiers::TIERS;
+use crate::tiers::{SCALAR, TIERS};
 use crate::workspace::{self, Member};
 use crate::{process, tiers};
 
@@ -24,7 +24,8 @@ const PLAIN: &str = "profile.dev.package.qkernels.opt-level=0";
 ///
 /// For each crate: no feature, each alone, each with `std`, and all of them, as the manifest lists
 /// them. `qkernels` also runs its tests, since its features decide which instructions are
-/// dispatched to: the tiers that are compiled in and that this processor has must run. What has no
+/// dispatched to: the tiers that are compiled in and that this processor has must run, each in the
+/// first subset that has it; what no tier changes runs once more beside the most tiers. What has no
 /// tier here is built only, and said so; `cargo xtask cross` runs it.
 ///
 /// Each crate is also linked, without its features, into a library that has no `std` at all.
@@ -70,14 +71,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
                 origin: "cargo metadata".to_owned(),
                 expected: format!("crate `{name}` should be in the workspace"),
             })?;
+        let subsets: Vec<_> = subsets(member)
+            .into_iter()
+            .map(|subset| {
+                let tests = if tested && !args.check_only {
+                    tests(member, &subset, &expected)
+                } else {
+                    Tests::Elsewhere
+                };
+                (subset, tests)
+            })
+            .collect();
+        let largest = largest(&subsets);
         let mut passed = BTreeSet::new();
-        for subset in subsets(member) {
-            let tests = if tested && !args.check_only {
-                tests(member, &subset, &expected)
-            } else {
-                Tests::Elsewhere
-            };
-            try_subset(name, &subset, &tests, &mut passed)?;
+        for (index, (subset, tests)) in subsets.iter().enumerate() {
+            try_subset(name, subset, tests, largest == Some(index), &mut passed)?;
         }
         no_std::check(name)?;
     }
@@ -113,11 +121,40 @@ fn tests(member: &Member, subset: &str, expected: &[&'static str]) -> Tests {
         let idle =
             of_feature.peek().is_some() && !of_feature.any(|tier| compiled.contains(&tier.name));
         // Beside features that do run, an idle one changes nothing.
-        if idle && compiled == ["scalar"] {
+        if idle && compiled == [SCALAR] {
             return Tests::Nowhere(feature.clone());
         }
     }
     Tests::Here(compiled)
+}
+
+/// Which subset is tested with the most tiers compiled in.
+fn largest(subsets: &[(String, Tests)]) -> Option<usize> {
+    subsets
+        .iter()
+        .enumerate()
+        .filter_map(|(index, (_, tests))| match tests {
+            Tests::Here(tiers) => Some((tiers.len(), index)),
+            _ => None,
+        })
+        .max()
+        .map(|(_, index)| index)
+}
+
+/// Parts the tiers of a subset into those to go through and those that passed before. The `largest`
+/// subset goes through the scalar one, and thereby what no tier changes, again: there it is compiled
+/// beside other code than where it passed.
+fn parted(
+    tiers: &[&'static str],
+    passed: &BTreeSet<&'static str>,
+    largest: bool,
+) -> (Vec<&'static str>, Vec<&'static str>) {
+    if !largest {
+        return tiers::untested(tiers, passed);
+    }
+    let mut passed = passed.clone();
+    passed.remove(SCALAR);
+    tiers::untested(tiers, &passed)
 }
 
 /// Builds a subset and runs what tests it has, through the tiers that have not `passed` yet.
@@ -125,6 +162,7 @@ fn try_subset(
     name: &str,
     features: &str,
     tests: &Tests,
+    largest: bool,
     passed: &mut BTreeSet<&'static str>,
 ) -> Result<(), Error> {
     let start = Instant::now();
@@ -140,9 +178,9 @@ fn try_subset(
     process::run(check.args(subset).args(["--", "--deny", "warnings"]))?;
     let mut again = String::new();
     if let Tests::Here(tiers) = tests {
-        let (picked, done) = tiers::untested(tiers, passed);
+        let (picked, done) = parted(tiers, passed, largest);
         if !done.is_empty() {
-            again = format!("; NOT RUN again: {}", done.join(", "));
+            again = format!("; NOT RUN again: {}", tiers::shown(&done));
         }
         let mut test = process::cargo(["test", "--quiet", "--lib", "--tests"]);
         test.args(subset).args(["--config", PLAIN]);
@@ -266,6 +304,37 @@ mod tests {
         assert_eq!(tests("std,neon"), Tests::Nowhere("neon".to_owned()));
         assert_eq!(tests("avx2"), Tests::Elsewhere);
         assert_eq!(tests("avx2,neon,std"), Tests::Elsewhere);
+    }
+
+    #[test]
+    fn scalar_code_runs_again_beside_the_most_tiers() {
+        let here = |tiers: &[&'static str]| Tests::Here(tiers.to_vec());
+        let subsets = [
+            ("".to_owned(), here(&["scalar"])),
+            (
+                "std,a".to_owned(),
+                here(&["scalar", "avx512bw", "avx512_vnni"]),
+            ),
+            ("std,b".to_owned(), here(&["scalar", "avx2"])),
+            ("a,b,std".to_owned(), Tests::Elsewhere),
+        ];
+        assert_eq!(largest(&subsets), Some(1));
+        assert_eq!(largest(&subsets[3..]), None);
+
+        let passed = BTreeSet::from(["scalar", "avx2"]);
+        let tiers = ["scalar", "avx2", "avx512bw"];
+        assert_eq!(
+            parted(&tiers, &passed, false),
+            (vec!["avx512bw"], vec!["scalar", "avx2"])
+        );
+        assert_eq!(
+            parted(&tiers, &passed, true),
+            (vec!["scalar", "avx512bw"], vec!["avx2"])
+        );
+        assert_eq!(
+            parted(&["scalar"], &passed, false),
+            (vec!["scalar"], vec![])
+        );
     }
 
     #[test]

@@ -13,6 +13,9 @@ const CPUINFO: &str = "/proc/cpuinfo";
 /// The table of tiers, which the kernels are dispatched by.
 const TABLE: &str = "crates/qkernels/src/isa.rs";
 
+/// The tier that is everywhere; tests of what no tier changes run where it is gone through.
+pub(crate) const SCALAR: &str = "scalar";
+
 /// A tier and what it needs.
 pub(crate) struct Tier {
     /// Its name, as `QUAVER_ISA` takes it.
@@ -27,7 +30,7 @@ pub(crate) struct Tier {
 /// Every tier that is, or is going to be, in the table.
 pub(crate) const TIERS: &[Tier] = &[
     Tier {
-        name: "scalar",
+        name: SCALAR,
         feature: None,
         needs: &[],
     },
@@ -150,6 +153,16 @@ pub(crate) fn untested(
     }
 }
 
+/// Tiers that tests do not go through, with what else is left out thereby.
+pub(crate) fn shown(tiers: &[&str]) -> String {
+    let more = if tiers.contains(&SCALAR) {
+        " and what no tier changes"
+    } else {
+        ""
+    };
+    format!("{}{more}", tiers.join(", "))
+}
+
 /// `flags` on x86, `Features` on aarch64; the processors of a machine are alike.
 fn flags(cpuinfo: &str) -> Vec<&str> {
     cpuinfo
@@ -252,6 +265,15 @@ mod tests {
         );
         assert_eq!(untested(&["neon"], &tested), (vec!["neon"], none.clone()));
         assert_eq!(untested(&["scalar"], &tested), (vec!["scalar"], none));
+    }
+
+    #[test]
+    fn what_is_left_out_with_a_tier_is_said() {
+        assert_eq!(shown(&["avx2", "avx512bw"]), "avx2, avx512bw");
+        assert_eq!(
+            shown(&["scalar", "avx2"]),
+            "scalar, avx2 and what no tier changes"
+        );
     }
 
     #[test]

@@ -51,6 +51,39 @@ pub(super) fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
+/// The attributes in blanked code, each with the (1-based) line on which it begins.
+pub(super) fn attributes(code: &str) -> Vec<(usize, &str)> {
+    let begins = |start: usize| {
+        let rest = code[start + 1..].trim_start();
+        rest.strip_prefix('!')
+            .map_or(rest, str::trim_start)
+            .starts_with('[')
+    };
+    code.match_indices('#')
+        .filter(|&(start, _)| begins(start))
+        .map(|(start, _)| {
+            let line = code[..start].matches('\n').count() + 1;
+            (line, &code[start..brackets_end(code, start)])
+        })
+        .collect()
+}
+
+/// The end of what stands in the first square brackets from `start` on.
+fn brackets_end(code: &str, start: usize) -> usize {
+    let mut depth = 0_usize;
+    for (at, c) in code[start..].char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            _ => continue,
+        }
+        if depth == 0 {
+            return start + at + 1;
+        }
+    }
+    code.len()
+}
+
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -178,6 +211,15 @@ mod tests {
     fn lines_keep_their_numbers() {
         let code = only("/* one\ntwo */ unsafe {\n\"three\nfour\" }\nunsafe");
         assert_eq!(lines_with(&code, "unsafe"), [2, 5]);
+    }
+
+    #[test]
+    fn attributes_are_whole_and_have_lines() {
+        let code = "# ! [a]\nx[0]\n#[b(\n    c[d],\n)]\nr#type #[e";
+        assert_eq!(
+            attributes(code),
+            [(1, "# ! [a]"), (3, "#[b(\n    c[d],\n)]"), (6, "#[e")]
+        );
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub(crate) struct Fake<const R: usize, const U: usize, const V: usize, const G: 
 #[derive(Clone, Copy)]
 pub(crate) struct FakeBytes<const R: usize, const U: usize, const V: usize, const G: usize>;
 
+/// As [`FakeBytes`], shifting so freely that no A is copied for it, however many panels read it.
+#[derive(Clone, Copy)]
+pub(crate) struct FakeFree<const R: usize, const U: usize, const V: usize, const G: usize>;
+
 /// As [`Fake`], reading signed bytes, with rows of A in threes.
 #[derive(Clone, Copy)]
 pub(crate) struct FakeThrees<const R: usize, const U: usize, const V: usize, const G: usize>;
@@ -23,7 +27,7 @@ pub(crate) struct FakeThrees<const R: usize, const U: usize, const V: usize, con
 macro_rules! fake {
     (
         $name:ident, $lhs:ty, signed $signed:literal, unsigned $unsigned:literal,
-        shifts $shifts:literal, rows $rows:literal, $id:literal
+        shifts $shifts:literal freely $freely:literal, rows $rows:literal, $id:literal
     ) => {
         impl<const R: usize, const U: usize, const V: usize, const G: usize> Tier
             for $name<R, U, V, G>
@@ -72,6 +76,10 @@ macro_rules! fake {
             type Lhs = $lhs;
             type Rhs = i16;
 
+            fn shifts_freely(self) -> bool {
+                $freely
+            }
+
             fn lhs<A: Operand>(a: A) -> $lhs {
                 <$lhs>::try_from(a.int() + crate::kernel::lhs_shift::<Self, A>()).unwrap()
             }
@@ -109,6 +117,7 @@ macro_rules! fake {
         }
     };
 }
-fake!(Fake, i16, signed 0, unsigned 0, shifts false, rows 1, "fake/i16");
-fake!(FakeBytes, u8, signed 128, unsigned 0, shifts true, rows 1, "fake/u8");
-fake!(FakeThrees, i8, signed 0, unsigned -128, shifts false, rows 3, "fake/i8");
+fake!(Fake, i16, signed 0, unsigned 0, shifts false freely false, rows 1, "fake/i16");
+fake!(FakeBytes, u8, signed 128, unsigned 0, shifts true freely false, rows 1, "fake/u8");
+fake!(FakeFree, u8, signed 128, unsigned 0, shifts true freely true, rows 1, "fake/u8/free");
+fake!(FakeThrees, i8, signed 0, unsigned -128, shifts false freely false, rows 3, "fake/i8");

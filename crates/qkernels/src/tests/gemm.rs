@@ -9,10 +9,11 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::data::{Rng, cases, plain_code_too, rounds, tiers};
-use super::fakes::{Fake, FakeBytes, FakeThrees};
+use super::fakes::{Fake, FakeBytes, FakeFree, FakeThrees};
 use crate::gemm::{Call, Run, Target};
 use crate::isa::Tier;
 use crate::kernel::Microkernel;
+use crate::plan::Plan;
 use crate::select::{VisitKernel, kernel_of, with_kernel, with_kernel_for, with_split_kernel};
 use crate::source::source;
 use crate::{
@@ -558,9 +559,27 @@ proptest! {
         check_bytes(&Faked(Fake::<3, 5, 1, 2>), case);
         check_bytes(&Faked(FakeBytes::<3, 5, 2, 3>), case);
         check_bytes(&Faked(FakeBytes::<1, 1, 1, 1>), case);
+        check_bytes(&Faked(FakeFree::<2, 3, 2, 3>), case);
         check_bytes(&Faked(FakeThrees::<2, 3, 2, 4>), case);
         check_bytes(&Faked(FakeThrees::<1, 5, 1, 3>), case);
         check_bytes(&Faked(Fake::<2, 3, 4, 7>), case);
+    }
+}
+
+/// What the kernel must shift, it shifts as it reads or has copied: of several panels both are tested.
+#[test]
+fn fakes_read_several_panels_of_shifted_rows_either_way() {
+    fn in_place<K: Microkernel, A: Operand>(kernel: K, panels: usize) -> bool {
+        let a = [A::zeroed(); 5 * 7];
+        let a = source(MatRef::new(&a, 5, 7).unwrap());
+        let plan = Plan::new::<K>(5, panels * K::NR, 7, 1);
+        a.in_place(kernel, &plan).is_some()
+    }
+    let (copying, free) = (FakeBytes::<3, 5, 2, 3>, FakeFree::<2, 3, 2, 3>);
+    for (panels, copied) in [(1, false), (2, true), (3, true)] {
+        assert_eq!(in_place::<_, i8>(copying, panels), !copied);
+        assert!(in_place::<_, i8>(free, panels));
+        assert!(in_place::<_, u8>(copying, panels));
     }
 }
 
@@ -647,6 +666,7 @@ fn corners_of_every_kernel_equal_scalar_code() {
     }
     check_corners::<Fake<3, 5, 1, 2>, _>(&Faked(Fake::<3, 5, 1, 2>), check_bytes);
     check_corners::<FakeBytes<2, 3, 4, 3>, _>(&Faked(FakeBytes::<2, 3, 4, 3>), check_bytes);
+    check_corners::<FakeFree<2, 3, 2, 3>, _>(&Faked(FakeFree::<2, 3, 2, 3>), check_bytes);
     check_corners::<FakeThrees<1, 3, 2, 2>, _>(&Faked(FakeThrees::<1, 3, 2, 2>), check_bytes);
 }
 
