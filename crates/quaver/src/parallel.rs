@@ -4,8 +4,10 @@
 //! batch, runs a session of its own, and records into observers of its own; in the end these are
 //! merged. The threads share nothing but the queue, and live no longer than the call.
 
+use std::borrow::BorrowMut;
+use std::iter::Fuse;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use qmodel::{Session, Tensor};
@@ -18,7 +20,7 @@ use crate::{Batch, QuantizeError};
 
 /// The batches that are left, and what is known of those that were taken.
 struct Queue<I> {
-    rest: I,
+    rest: Fuse<I>,
     /// How many were taken.
     taken: u64,
     seen: BatchSet,
@@ -28,11 +30,30 @@ struct Queue<I> {
     failed: Option<(u64, QuantizeError)>,
 }
 
+/// A batch that a thread took.
+struct Taken {
+    /// Its place in the queue.
+    place: u64,
+    /// Its number in the data set.
+    index: u64,
+    batch: Batch,
+}
+
 impl<I: Iterator<Item = (u64, Batch)>> Queue<I> {
-    /// The next batch with its place in the queue, unless there is none or one has failed. All
-    /// before it were taken earlier, and whoever took them finishes them: so of several failures
-    /// the first is always among those that are noted.
-    fn next(&mut self) -> Option<(u64, u64, Batch)> {
+    fn new(batches: I, seen: BatchSet) -> Self {
+        Queue {
+            rest: batches.fuse(),
+            taken: 0,
+            seen,
+            sample: None,
+            failed: None,
+        }
+    }
+
+    /// The next batch, unless there is none or one has failed. All before it were taken earlier,
+    /// and whoever took them finishes them: so of several failures the first is always among those
+    /// that are noted.
+    fn next(&mut self) -> Option<Taken> {
         if self.failed.is_some() {
             return None;
         }
@@ -40,7 +61,11 @@ impl<I: Iterator<Item = (u64, Batch)>> Queue<I> {
         let place = self.taken;
         self.taken += 1;
         match self.seen.insert(index) {
-            Ok(()) => Some((place, index, batch)),
+            Ok(()) => Some(Taken {
+                place,
+                index,
+                batch,
+            }),
             Err(e) => {
                 self.fail(place, e);
                 None
@@ -61,58 +86,38 @@ impl Observing {
     ///
     /// The state afterwards is that of [`observe_at`](Self::observe_at) batch by batch, to the
     /// byte, and so is the error where there is one. Each thread has a session and observers of
-    /// its own: memory is that of one, times the threads. Where the system gives fewer threads,
-    /// fewer do the work.
+    /// its own: memory is that of one, times the threads. There are never more threads than
+    /// batches; where the system gives fewer, fewer do the work.
     ///
     /// # Errors
     ///
-    /// Those of [`observe_at`](Self::observe_at), for the first batch that has any.
+    /// Those of [`observe_at`](Self::observe_at), for the first batch that has any. After an error
+    /// nothing of these batches is recorded or counted: the state is that before the call.
     pub fn observe_on(
         &mut self,
         threads: NonZeroUsize,
         batches: impl IntoIterator<Item = (u64, Batch), IntoIter: Send>,
     ) -> Result<(), QuantizeError> {
-        let rest = batches.into_iter();
-        let most = rest.size_hint().1.unwrap_or(usize::MAX);
-        let helpers = threads.get().min(most).saturating_sub(1);
-        let queue = Mutex::new(Queue {
-            rest,
-            taken: 0,
-            seen: std::mem::take(&mut self.batches),
-            sample: None,
-            failed: None,
-        });
-        let others: Vec<Result<Observers, QuantizeError>> = {
-            let (chosen, kinds, policy) = (&self.chosen, &self.kinds, self.policy);
-            let help = || {
-                let (mut session, mut observers) = chosen.place(kinds, policy)?;
-                work(&queue, &mut session, &mut observers);
-                Ok(observers)
-            };
-            let (session, observers) = (&mut self.session, &mut self.observers);
-            thread::scope(|scope| {
-                let spawned: Vec<_> = (0..helpers)
-                    .map_while(|_| thread::Builder::new().spawn_scoped(scope, help).ok())
-                    .collect();
-                work(&queue, session, observers);
-                spawned
-                    .into_iter()
-                    .map(|helper| {
-                        helper
-                            .join()
-                            .unwrap_or_else(|e| std::panic::resume_unwind(e))
-                    })
-                    .collect()
-            })
+        let queue = Mutex::new(Queue::new(batches.into_iter(), self.batches.clone()));
+        let (chosen, kinds, policy) = (&self.chosen, &self.kinds, self.policy);
+        let mut own = Pass {
+            session: &mut self.session,
+            observers: self.observers.clone(),
         };
+        let others = divide(threads, &queue, &mut own, || {
+            let (session, observers) = chosen.place(kinds, policy)?;
+            Ok(Pass { session, observers })
+        });
         let done = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.batches = done.seen;
         if let Some((_, e)) = done.failed {
             return Err(e);
         }
+        let mut observers = own.observers;
         for other in others {
-            join(&mut self.observers, &other?)?;
+            join(&mut observers, &other.observers)?;
         }
+        self.observers = observers;
+        self.batches = done.seen;
         if self.sample.is_none() {
             self.sample = done.sample;
         }
@@ -147,19 +152,102 @@ impl Observing {
     }
 }
 
-/// Observes batch after batch until none is left.
+/// What a thread does with the batches that it takes.
+trait Worker {
+    fn run(&mut self, index: u64, batch: &Batch) -> Result<(), QuantizeError>;
+}
+
+/// Calibration passes, with a session that is borrowed or not.
+struct Pass<S> {
+    session: S,
+    observers: Observers,
+}
+
+impl<S: BorrowMut<Session>> Worker for Pass<S> {
+    fn run(&mut self, index: u64, batch: &Batch) -> Result<(), QuantizeError> {
+        pass(self.session.borrow_mut(), &mut self.observers, index, batch)
+    }
+}
+
+/// Divides the queue among `own`, on this thread, and the workers that `make` makes, each on its
+/// thread: as many in all as there are threads, or batches if these are fewer. Returns those that
+/// were made; what failed is in the queue.
+fn divide<I, W>(
+    threads: NonZeroUsize,
+    queue: &Mutex<Queue<I>>,
+    own: &mut impl Worker,
+    make: impl Fn() -> Result<W, QuantizeError> + Sync,
+) -> Vec<W>
+where
+    I: Iterator<Item = (u64, Batch)> + Send,
+    W: Worker + Send,
+{
+    let help = |given: mpsc::Receiver<Taken>| {
+        let first = given.recv().ok()?;
+        match make() {
+            Ok(mut worker) => {
+                work(queue, [first], &mut worker);
+                Some(worker)
+            }
+            Err(e) => {
+                lock(queue).fail(first.place, e);
+                None
+            }
+        }
+    };
+    let help = &help;
+    thread::scope(|scope| {
+        let mut helpers = Vec::new();
+        let mut kept = Vec::from_iter(lock(queue).next());
+        // Whether there is another batch is known only by taking it, so a helper starts with the
+        // batch before that one.
+        while helpers.len() + 1 < threads.get() {
+            let Some(next) = lock(queue).next() else {
+                break;
+            };
+            let (give, given) = mpsc::channel();
+            let helper = thread::Builder::new().spawn_scoped(scope, move || help(given));
+            let Ok(helper) = helper else {
+                kept.push(next);
+                break;
+            };
+            helpers.push(helper);
+            let before = std::mem::replace(&mut kept, vec![next]);
+            for batch in before {
+                // A helper hangs up only after it has its batch.
+                let _ = give.send(batch);
+            }
+        }
+        work(queue, kept, own);
+        helpers
+            .into_iter()
+            .filter_map(|helper| {
+                let joined = helper.join();
+                joined.unwrap_or_else(|e| std::panic::resume_unwind(e))
+            })
+            .collect()
+    })
+}
+
+/// Runs the batches that were taken already, then batch after batch until none is left.
 fn work<I: Iterator<Item = (u64, Batch)>>(
     queue: &Mutex<Queue<I>>,
-    session: &mut Session,
-    observers: &mut Observers,
+    taken: impl IntoIterator<Item = Taken>,
+    worker: &mut impl Worker,
 ) {
+    let mut taken = taken.into_iter();
     loop {
         // The lock is given back before the batch is run.
-        let next = lock(queue).next();
-        let Some((place, index, batch)) = next else {
+        let next = taken.next().or_else(|| lock(queue).next());
+        let Some(Taken {
+            place,
+            index,
+            batch,
+        }) = next
+        else {
             return;
         };
-        match pass(session, observers, index, &batch) {
+        match worker.run(index, &batch) {
             Ok(()) if place == 0 => lock(queue).sample = Some(batch),
             Ok(()) => {}
             Err(e) => lock(queue).fail(place, e),
@@ -203,4 +291,76 @@ fn join(ours: &mut Observers, theirs: &Observers) -> Result<(), QuantizeError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Remembers which batches it ran.
+    struct Log(Vec<u64>);
+
+    impl Worker for Log {
+        fn run(&mut self, index: u64, _: &Batch) -> Result<(), QuantizeError> {
+            self.0.push(index);
+            Ok(())
+        }
+    }
+
+    /// How many workers were made for so many batches, each of which one of them ran.
+    fn made(threads: usize, batches: impl Iterator<Item = u64> + Send, count: u64) -> usize {
+        let numbered = batches.map(|index| (index, Batch::new()));
+        let queue = Mutex::new(Queue::new(numbered, BatchSet::default()));
+        let (mut own, made) = (Log(Vec::new()), AtomicUsize::new(0));
+        let others = divide(
+            NonZeroUsize::new(threads).unwrap(),
+            &queue,
+            &mut own,
+            || {
+                made.fetch_add(1, Ordering::Relaxed);
+                Ok(Log(Vec::new()))
+            },
+        );
+        assert_eq!(others.len(), made.load(Ordering::Relaxed));
+        assert!(others.iter().all(|other| !other.0.is_empty()));
+        let mut all = own.0;
+        all.extend(others.into_iter().flat_map(|other| other.0));
+        all.sort_unstable();
+        assert_eq!(all, Vec::from_iter(0..count));
+        made.into_inner()
+    }
+
+    #[test]
+    fn no_worker_is_made_without_a_batch_for_it() {
+        for (threads, count, helpers) in [(1000, 0, 0), (1000, 1, 0), (1000, 2, 1), (3, 50, 2)] {
+            assert_eq!(made(threads, 0..count, count), helpers);
+            // The same if the batches do not say how many they are.
+            let mut rest = 0..count;
+            let silent = std::iter::from_fn(move || rest.next());
+            assert_eq!(silent.size_hint(), (0, None));
+            assert_eq!(made(threads, silent, count), helpers);
+        }
+        assert_eq!(made(1, 0..9, 9), 0);
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_made_is_the_failure_of_its_batch() {
+        let queue = Mutex::new(Queue::new(
+            (0..4).map(|index| (index, Batch::new())),
+            BatchSet::default(),
+        ));
+        let mut own = Log(Vec::new());
+        let others: Vec<Log> = divide(
+            NonZeroUsize::MIN.saturating_add(1),
+            &queue,
+            &mut own,
+            || Err(QuantizeError::NoBatches),
+        );
+        assert!(others.is_empty());
+        let (place, error) = queue.into_inner().unwrap().failed.unwrap();
+        assert!(place == 0 && matches!(error, QuantizeError::NoBatches));
+        assert_eq!(own.0[0], 1);
+    }
 }

@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
 use common::{dataset, digits_model, samples, shared_weight};
 use quaver::calib::Policy;
@@ -52,6 +55,76 @@ fn threads_leave_no_trace_in_the_record() {
             let found = recorded(&model, &batches, Some(threads));
             assert!(found == one_by_one, "{count} batches, {threads} threads");
         }
+    }
+}
+
+/// Batches go on until a second thread has come for one, and a few more: so a thread beside the
+/// calling one has observed some, however the system shares out its time.
+#[test]
+fn what_several_threads_observed_is_in_the_record() {
+    let model = digits_model();
+    let batch = |i: u64| samples("image", 1, &[1, 28, 28], i % 16);
+    let (mut count, mut more) = (0, 6);
+    let mut seen: HashSet<ThreadId> = HashSet::new();
+    let start = Instant::now();
+    let mut o = observing(&model);
+    let numbered = std::iter::from_fn(|| {
+        seen.insert(thread::current().id());
+        if seen.len() > 1 {
+            more -= 1;
+        }
+        if more == 0 || start.elapsed() > Duration::from_secs(60) {
+            return None;
+        }
+        count += 1;
+        Some((count - 1, batch(count - 1)))
+    });
+    o.observe_on(NonZeroUsize::new(2).unwrap(), numbered)
+        .unwrap();
+    assert_eq!(seen.len(), 2, "{count} batches");
+    let plan = BatchPlan {
+        samples: count,
+        batch: 1,
+    };
+    let found = o.record(plan).unwrap().to_bytes().unwrap();
+    let mut one_by_one = observing(&model);
+    for i in 0..count {
+        one_by_one.observe_at(i, &batch(i)).unwrap();
+    }
+    let expected = one_by_one.record(plan).unwrap().to_bytes().unwrap();
+    assert!(found == expected, "{count} batches");
+}
+
+#[test]
+fn after_an_error_all_is_as_before() {
+    let model = digits_model();
+    let batches = batches(9);
+    let mut broken = batches[3..].to_vec();
+    let image = Tensor::new(&[1, 1, 28, 28], vec![f32::NAN; 28 * 28]).unwrap();
+    broken[4].1 = vec![("image".to_owned(), image)];
+    let mut twice = batches[3..].to_vec();
+    twice[4].0 = twice[1].0;
+    let plan = BatchPlan {
+        samples: 100,
+        batch: 1,
+    };
+    for threads in [1, 3].map(|n| NonZeroUsize::new(n).unwrap()) {
+        let mut o = observing(&model);
+        o.observe_on(threads, batches[..3].to_vec()).unwrap();
+        for bad in [&broken, &twice] {
+            o.observe_on(threads, bad.clone()).unwrap_err();
+        }
+        // As if nothing had happened, the same batches can be observed once they are mended.
+        o.observe_on(threads, batches[3..].to_vec()).unwrap();
+        let found = o.record(plan).unwrap().to_bytes().unwrap();
+        assert!(found == recorded(&model, &batches, None), "{threads}");
+
+        let mut o = observing(&model);
+        o.observe_on(threads, broken.clone()).unwrap_err();
+        assert_eq!(o.record(plan).unwrap().batches(), 0, "{threads}");
+        let mut o = observing(&model);
+        o.observe_on(threads, broken.clone()).unwrap_err();
+        assert!(matches!(o.finish(), Err(QuantizeError::NoBatches)));
     }
 }
 
