@@ -353,12 +353,21 @@ pub const CLAIMS: &[Claim] = &[
         least: 50.0,
         unit: Unit::Times,
         cases: |records| {
-            let total =
-                |record: &Record| record.key.op == whole::OP && record.key.types == whole::TOTAL;
-            let threads = |record: &Record| record.key.threads;
-            let most = records.0.iter().filter(|r| total(r)).map(threads).max();
+            let total = |record: &Record| record.key.types == whole::TOTAL;
             records.worth(
-                |record| total(record) && Some(threads(record)) == most,
+                |record| total(record) && records.on_most_threads(record),
+                |record| record.ratios.get(whole::ONNXRUNTIME).copied(),
+            )
+        },
+    },
+    Claim {
+        about: "every calibration by itself, on all threads given, against ONNX Runtime's",
+        least: 50.0,
+        unit: Unit::Times,
+        cases: |records| {
+            let own = |types: &str| types != whole::TOTAL && !types.ends_with(whole::REPEATED);
+            records.worth(
+                |record| own(&record.key.types) && records.on_most_threads(record),
                 |record| record.ratios.get(whole::ONNXRUNTIME).copied(),
             )
         },
@@ -385,6 +394,13 @@ pub const CLAIMS: &[Claim] = &[
 ];
 
 impl Records<'_> {
+    /// Whether it is a whole calibration on as many threads as any of the run.
+    fn on_most_threads(&self, record: &Record) -> bool {
+        let whole = |record: &&Record| record.key.op == whole::OP;
+        let most = self.0.iter().filter(whole).map(|r| r.key.threads).max();
+        whole(&record) && Some(record.key.threads) == most
+    }
+
     /// Our results that `speaks` of, each worth what `worth` says, if it says anything.
     fn worth(
         &self,
@@ -564,7 +580,8 @@ mod tests {
         let mut theirs = ours.clone();
         theirs.key.library = whole::ONNXRUNTIME.to_owned();
         theirs.agreement = Some(1.0);
-        // A method by itself, or repeating what the peer does, may take as long as it takes.
+        // A method by itself has a claim of its own; repeating what the peer does may take as long
+        // as it takes.
         let mut one = ours.clone();
         one.key.types = "entropy".to_owned();
         let mut repeated = ours.clone();
@@ -574,11 +591,13 @@ mod tests {
         }
         let all = [ours.clone(), fewer, one, repeated, theirs.clone()];
         assert_eq!(standing(&all, "whole calibrations"), Standing::Held);
+        assert_eq!(standing(&all, "by itself"), Standing::Short(1));
         assert_eq!(standing(&all, "ranges repeated"), Standing::Held);
         theirs.agreement = Some(0.9);
         ours.ratios.insert(whole::ONNXRUNTIME.to_owned(), 40.0);
         let all = [ours, theirs];
         assert_eq!(standing(&all, "whole calibrations"), Standing::Short(1));
+        assert_eq!(standing(&all, "by itself"), Standing::Open);
         assert_eq!(standing(&all, "ranges repeated"), Standing::Short(1));
     }
 

@@ -1,7 +1,7 @@
 //! The activations of a calibration, in a file: example after example, tensor after tensor.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::BenchError;
@@ -87,6 +87,12 @@ impl Reader {
         })
     }
 
+    /// Goes on after so many values of the file.
+    pub(super) fn seek(&mut self, values: usize) -> std::io::Result<()> {
+        let at = values as u64 * size_of::<f32>() as u64;
+        self.file.seek(SeekFrom::Start(at)).map(|_| ())
+    }
+
     /// The next `len` values into `into`.
     pub(super) fn next(&mut self, len: usize, into: &mut Vec<f32>) -> std::io::Result<()> {
         self.bytes.resize(len * size_of::<f32>(), 0);
@@ -118,5 +124,17 @@ mod tests {
             }
         }
         assert!(reader.next(1, &mut x).is_err());
+        let (mut first, at) = (Vec::new(), values());
+        reader.seek(at).unwrap();
+        reader.next(TENSORS[0].len, &mut x).unwrap();
+        reader.seek(0).unwrap();
+        reader.next(TENSORS[0].len, &mut first).unwrap();
+        let expected = Source::new(TENSORS.len() as u64).f32s(TENSORS[0].len);
+        assert_ne!(x, first);
+        assert!(
+            x.iter()
+                .zip(&expected)
+                .all(|(x, e)| (*x > 0.0) == (*e > 0.0))
+        );
     }
 }

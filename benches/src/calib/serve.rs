@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use qformat::{DType, Granularity, Scheme};
@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::child::Answer;
 use super::examples::Reader;
 use crate::BenchError;
-use crate::machine::Team;
 
 /// What a process is asked to calibrate, and how.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -136,43 +135,63 @@ fn read(
     })
 }
 
-/// Examples that a thread has in memory: so many that handing them out takes no time.
-const TURN: usize = 4;
-
-/// An example as its tensors.
-type Example = Vec<Vec<f32>>;
-
 /// The observers of all tensors.
 type Observers = Vec<Box<dyn Observer>>;
 
-/// A few examples at a time, forgotten when the next come. As in a calibration on several threads
-/// (`Observing::observe_on`), each has observers of its own and takes the next example; then
-/// observers are merged and ranges chosen. Timed is all of it, from the first thread's start to the
-/// last one's end.
+/// What a thread gives back: what it recorded, the last example that it took, and how long it read.
+struct Share {
+    recorded: Result<Observers, BenchError>,
+    last: usize,
+    reading: Duration,
+    end: Instant,
+}
+
+/// Examples divided as a calibration on several threads divides them (`Observing::observe_on`):
+/// the calling thread and those that it starts each make observers, and take the next example
+/// until none is left; then observers are merged and ranges chosen. Each thread has one example in
+/// memory.
+///
+/// Timed is all of it, from before the first observer is made, but reading the examples, which
+/// every thread does for itself: of the threads' times without their own reading, the longest
+/// counts.
 fn own(question: &Question) -> Result<(Duration, Vec<ValueRange>), BenchError> {
     let method = question.method.method();
-    let team = Team::new(question.threads)?;
-    let mut reader = open(question)?;
-    let mut all: Vec<Mutex<Observers>> = Vec::new();
-    for _ in 0..question.threads {
-        let fresh = |_: &usize| method.observer(Granularity::PerTensor, Policy::Error);
-        let made: Result<Observers, CalibError> = question.tensors.iter().map(fresh).collect();
-        all.push(Mutex::new(made?));
-    }
-    let mut taken = Duration::ZERO;
-    let mut examples: Vec<Example> = Vec::new();
-    let together = TURN * question.threads;
-    for first in (0..question.examples).step_by(together) {
-        let count = together.min(question.examples - first);
-        examples.resize(count, vec![Vec::new(); question.tensors.len()]);
-        for example in &mut examples {
-            for (x, &len) in example.iter_mut().zip(&question.tensors) {
-                read(question, &mut reader, len, x)?;
+    let next = AtomicUsize::new(0);
+    let start = Instant::now();
+    let (first, spawned) = thread::scope(|scope| {
+        let helpers = question.threads.min(question.examples).saturating_sub(1);
+        let spawned: Vec<_> = (0..helpers)
+            .map(|_| thread::Builder::new().spawn_scoped(scope, || share(question, &next)))
+            .collect();
+        let first = share(question, &next);
+        let spawned: Vec<_> = spawned
+            .into_iter()
+            .map(|helper| {
+                helper.map(|helper| {
+                    let joined = helper.join();
+                    joined.unwrap_or_else(|e| std::panic::resume_unwind(e))
+                })
+            })
+            .collect();
+        (first, spawned)
+    });
+    let (mut taken, mut all, mut failed) = (Duration::ZERO, Vec::new(), None);
+    for share in std::iter::once(Ok(first)).chain(spawned) {
+        let share = share.map_err(|source| BenchError::Spawn {
+            threads: question.threads,
+            source,
+        })?;
+        taken = taken.max((share.end - start).saturating_sub(share.reading));
+        match share.recorded {
+            Ok(observers) => all.push(observers),
+            Err(e) if failed.as_ref().is_none_or(|(at, _)| share.last < *at) => {
+                failed = Some((share.last, e));
             }
+            Err(_) => {}
         }
-        let start = Instant::now();
-        observe(&team, &all, first, &examples)?;
-        taken += start.elapsed();
+    }
+    if let Some((_, e)) = failed {
+        return Err(e);
     }
     let start = Instant::now();
     let observers = merged(all)?;
@@ -188,36 +207,63 @@ fn own(question: &Question) -> Result<(Duration, Vec<ValueRange>), BenchError> {
     Ok((taken + start.elapsed(), chosen))
 }
 
-/// Every thread of the team takes the next example until none is left.
-fn observe(
-    team: &Team,
-    all: &[Mutex<Observers>],
-    first: usize,
-    examples: &[Example],
-) -> Result<(), CalibError> {
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    team.each(|thread| {
-        let mut observers = all[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((at, example)) = {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            examples.get(at).map(|example| (at, example))
-        } {
-            for (observer, x) in observers.iter_mut().zip(example) {
-                if let Err(error) = observer.observe((first + at) as u64, x, &[x.len()]) {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-            }
+/// Takes the next example until none is left or one fails. Whoever took those before it finishes
+/// them, so the first failure is always among the threads'.
+fn share(question: &Question, next: &AtomicUsize) -> Share {
+    let (mut last, mut reading) = (0, Duration::ZERO);
+    let recorded = observed(question, next, &mut last, &mut reading);
+    if recorded.is_err() {
+        next.fetch_max(question.examples, Ordering::Relaxed);
+    }
+    Share {
+        recorded,
+        last,
+        reading,
+        end: Instant::now(),
+    }
+}
+
+fn observed(
+    question: &Question,
+    next: &AtomicUsize,
+    last: &mut usize,
+    reading: &mut Duration,
+) -> Result<Observers, BenchError> {
+    let method = question.method.method();
+    let fresh = |_: &usize| method.observer(Granularity::PerTensor, Policy::Error);
+    let made: Result<Observers, CalibError> = question.tensors.iter().map(fresh).collect();
+    let mut observers = made?;
+    let mut example = vec![Vec::new(); question.tensors.len()];
+    let start = Instant::now();
+    let mut reader = open(question)?;
+    *reading += start.elapsed();
+    let values: usize = question.tensors.iter().sum();
+    loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        if at >= question.examples {
+            return Ok(observers);
         }
-    });
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failed.map_or(Ok(()), Err)
+        *last = at;
+        let start = Instant::now();
+        reader
+            .seek(at * values)
+            .map_err(|source| BenchError::File {
+                path: question.file.clone(),
+                source,
+            })?;
+        for (x, &len) in example.iter_mut().zip(&question.tensors) {
+            read(question, &mut reader, len, x)?;
+        }
+        *reading += start.elapsed();
+        for (observer, x) in observers.iter_mut().zip(&example) {
+            observer.observe(at as u64, x, &[x.len()])?;
+        }
+    }
 }
 
 /// The observers of all threads as one.
-fn merged(all: Vec<Mutex<Observers>>) -> Result<Observers, CalibError> {
-    let mut all = all
-        .into_iter()
-        .map(|one| one.into_inner().unwrap_or_else(PoisonError::into_inner));
+fn merged(all: Vec<Observers>) -> Result<Observers, CalibError> {
+    let mut all = all.into_iter();
     let mut sum = all.next().unwrap_or_default();
     for other in all {
         for (ours, theirs) in sum.iter_mut().zip(&other) {
@@ -337,6 +383,34 @@ mod tests {
             assert_eq!(repeated.len(), examples::TENSORS.len());
             assert!(own.iter().chain(&repeated).all(|r| r.min < r.max));
             assert_eq!(own == repeated, method == Wanted::MinMax, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_example_that_cannot_be_observed_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("examples");
+        let mut bytes = [0.5f32; 40].map(f32::to_le_bytes).concat();
+        // Examples of four values: those from the fourth on are broken.
+        for at in (3..10).map(|example| 4 * (4 * example + 1)) {
+            bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        std::fs::write(&file, bytes).unwrap();
+        for threads in [1, 2, 5] {
+            let question = Question {
+                method: Wanted::MinMax,
+                repeat: false,
+                at_once: false,
+                file: file.clone(),
+                examples: 10,
+                tensors: vec![4],
+                threads,
+            };
+            let next = AtomicUsize::new(2);
+            let share = share(&question, &next);
+            assert!(share.recorded.is_err() && share.last == 3);
+            assert!(next.into_inner() >= 10);
+            assert!(calibrate(&question).is_err(), "{threads}");
         }
     }
 

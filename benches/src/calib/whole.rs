@@ -6,10 +6,12 @@
 //! percentile calibrators keep the activations of all examples until they make one histogram of
 //! them (`at once`), so that its process does, too; one can also hand it the examples `one by one`,
 //! in memory that does not grow, and its histograms get more bins whenever a range grows. Its
-//! min-max calibrator reduces each example in a model. Ours always takes them one by one.
+//! min-max calibrator reduces each example in a model. Ours has one example a thread in memory, and
+//! is the same work either way.
 //!
 //! Ours runs on so many threads as are asked for, each with observers of its own that are merged in
-//! the end. ONNX Runtime's min-max gets as many for its session; its histograms are made by NumPy
+//! the end; starting the threads, making observers and merging them is timed, too. Every thread
+//! reads its own examples, and of their times without this the longest counts. ONNX Runtime's min-max gets as many for its session; its histograms are made by NumPy
 //! on one thread, whatever is asked for, and stand beside ours of any number. The last rows are
 //! totals over all methods and ways, of each library.
 
