@@ -94,6 +94,9 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
     fn record_wire(wire: GroupsWire<Self>) -> RecordWire;
 }
 
+/// Values that are looked at for the second time while they are in a second-level cache: 256 KiB.
+const AT_ONCE: usize = 1 << 16;
+
 #[derive(Debug, Clone, Default)]
 struct Group<A> {
     extent: Extent,
@@ -110,16 +113,20 @@ impl<A: Accumulator> Group<A> {
         values: &[f32],
         scratch: &mut A::Scratch,
     ) -> bool {
-        let left = self.more.begin(values, scratch);
-        let summary = min_max(isa, values);
-        let piece = Piece {
-            batch,
-            values,
-            summary: &summary,
-            left,
-        };
-        self.finish(settings, piece, scratch);
-        summary.all_finite()
+        let mut finite = true;
+        for values in values.chunks(AT_ONCE) {
+            let left = self.more.begin(values, scratch);
+            let summary = min_max(isa, values);
+            let piece = Piece {
+                batch,
+                values,
+                summary: &summary,
+                left,
+            };
+            self.finish(settings, piece, scratch);
+            finite &= summary.all_finite();
+        }
+        finite
     }
 
     /// Adds what [`begin`](Accumulator::begin) left of a piece.
