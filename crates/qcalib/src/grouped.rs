@@ -115,24 +115,32 @@ impl<A: Accumulator> Group<A> {
     ) -> bool {
         let mut finite = true;
         for values in values.chunks(AT_ONCE) {
-            let left = self.more.begin(values, scratch);
-            let summary = min_max(isa, values);
-            let piece = Piece {
-                batch,
-                values,
-                summary: &summary,
-                left,
-            };
-            self.finish(settings, piece, scratch);
-            finite &= summary.all_finite();
+            let summary = || min_max(isa, values);
+            finite &= self.add_piece(settings, batch, values, summary, scratch);
         }
         finite
     }
 
-    /// Adds what [`begin`](Accumulator::begin) left of a piece.
-    fn finish(&mut self, settings: &A::Settings, piece: Piece<'_>, scratch: &mut A::Scratch) {
-        self.extent.add(piece.values.len(), piece.summary);
+    /// Adds values whose ends `summary` finds or knows, and tells whether all were finite.
+    fn add_piece(
+        &mut self,
+        settings: &A::Settings,
+        batch: u64,
+        values: &[f32],
+        summary: impl FnOnce() -> MinMax,
+        scratch: &mut A::Scratch,
+    ) -> bool {
+        let left = self.more.begin(values, scratch);
+        let summary = summary();
+        self.extent.add(values.len(), &summary);
+        let piece = Piece {
+            batch,
+            values,
+            summary: &summary,
+            left,
+        };
         self.more.add(settings, &self.extent, piece, scratch);
+        summary.all_finite()
     }
 
     /// Becomes a group that has seen nothing, in the shape of `other`.
@@ -259,14 +267,7 @@ impl<A: Accumulator> Grouped<A> {
             ..
         } = self;
         for group in groups {
-            let left = group.more.begin(values, scratch);
-            let piece = Piece {
-                batch,
-                values,
-                summary: &summary,
-                left,
-            };
-            group.finish(settings, piece, scratch);
+            group.add_piece(settings, batch, values, || summary, scratch);
         }
         true
     }
