@@ -1,7 +1,6 @@
 //! Threads that stay awake between calls, as those of an inference engine do.
 //!
-//! A thread that sleeps takes tens of microseconds to wake on a virtual machine, more than a small
-//! product takes. `OpenMP`'s threads spin for a while before they sleep (see
+//! Waking a thread that sleeps would count in every call. `OpenMP`'s threads spin for a while before they sleep (see
 //! [`environment`](crate::environment)); ours spin as long.
 
 #![allow(
