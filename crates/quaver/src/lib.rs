@@ -52,6 +52,7 @@ pub use qmodel as model;
 
 mod batches;
 mod data;
+mod each;
 mod error;
 mod evaluate;
 pub mod explain;

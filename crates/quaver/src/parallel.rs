@@ -125,6 +125,7 @@ impl Observing {
     }
 
     /// [`calibrate`](Self::calibrate) on as many threads: see [`observe_on`](Self::observe_on).
+    /// Ranges will be chosen on as many.
     ///
     /// ```no_run
     /// use std::thread::available_parallelism;
@@ -148,7 +149,7 @@ impl Observing {
     ) -> Result<Calibrated, QuantizeError> {
         let first = self.batches.end();
         self.observe_on(threads, (first..).zip(batches))?;
-        self.finish()
+        Ok(self.finish()?.with_threads(threads))
     }
 }
 

@@ -8,6 +8,7 @@
 //!                                          └────┘
 //! ```
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use qcalib::{ObserverKind, Policy};
@@ -16,6 +17,7 @@ use qmodel::{Graph, Model, Session, SessionOptions, Tensor};
 
 use crate::batches::BatchSet;
 use crate::data::refs;
+use crate::each::each;
 use crate::parallel::pass;
 use crate::placement::Placement;
 use crate::ranges::Ranges;
@@ -231,6 +233,7 @@ impl Observing {
             observers: self.observers,
             batches: self.batches.len(),
             sample: self.sample,
+            threads: NonZeroUsize::MIN,
         })
     }
 
@@ -263,6 +266,7 @@ pub struct Calibrated {
     pub(crate) observers: Observers,
     batches: u64,
     sample: Option<Batch>,
+    threads: NonZeroUsize,
 }
 
 impl Calibrated {
@@ -278,6 +282,7 @@ impl Calibrated {
             observers,
             batches,
             sample,
+            threads: NonZeroUsize::MIN,
         }
     }
 
@@ -285,6 +290,14 @@ impl Calibrated {
     #[must_use]
     pub fn batches(&self) -> u64 {
         self.batches
+    }
+
+    /// Chooses ranges on as many threads: one, unless [`Observing::calibrate_on`] had more. They
+    /// live no longer than a conversion, and its result does not depend on them.
+    #[must_use]
+    pub fn with_threads(mut self, threads: NonZeroUsize) -> Calibrated {
+        self.threads = threads;
+        self
     }
 
     /// Step 4: observers become scales and zero points, float operators their int8 forms.
@@ -345,9 +358,12 @@ impl Calibrated {
 
     /// The parameters of every value that was observed.
     pub(crate) fn ranges(&self, options: &ConvertOptions) -> Result<Ranges, QuantizeError> {
+        let values: Vec<&String> = self.observers.keys().collect();
+        let params = each(self.threads, &values, |value| {
+            self.params_by(value, options.method, options)
+        })?;
         let mut ranges = Ranges::default();
-        for value in self.observers.keys() {
-            let params = self.params_by(value, options.method, options)?;
+        for (value, params) in values.into_iter().zip(params) {
             ranges.insert(value.clone(), params);
         }
         Ok(ranges)

@@ -146,6 +146,8 @@ fn the_converted_model_and_its_sample_are_those_of_one_thread() {
         let threads = NonZeroUsize::new(threads).unwrap();
         let several = observing(&model).calibrate_on(threads, data.batches(2));
         assert_eq!(converted(several.unwrap()), one, "{threads}");
+        let chosen = observing(&model).calibrate(data.batches(2)).unwrap();
+        assert_eq!(converted(chosen.with_threads(threads)), one, "{threads}");
     }
     let none = observing(&model).calibrate_on(NonZeroUsize::MIN, []);
     assert!(matches!(none, Err(QuantizeError::NoBatches)));

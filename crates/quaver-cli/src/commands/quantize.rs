@@ -216,6 +216,7 @@ fn convert(args: &Args, model: &Model, data: Option<&Dataset>) -> Result<Convert
         let recorded = super::calibrate::read(path)?;
         return Ok(chosen
             .restore(&recorded)?
+            .with_threads(args.shared.threads())
             .convert_mixed(&options, &args.tensor_methods())?);
     }
     let data = match (args.mode, data) {
