@@ -361,18 +361,6 @@ pub const CLAIMS: &[Claim] = &[
         },
     },
     Claim {
-        about: "every calibration by itself, on all threads given, against ONNX Runtime's",
-        least: 50.0,
-        unit: Unit::Times,
-        cases: |records| {
-            let own = |types: &str| types != whole::TOTAL && !types.ends_with(whole::REPEATED);
-            records.worth(
-                |record| own(&record.key.types) && records.on_most_threads(record),
-                |record| record.ratios.get(whole::ONNXRUNTIME).copied(),
-            )
-        },
-    },
-    Claim {
         about: "ONNX Runtime's ranges repeated, bit for bit",
         least: 1.0,
         unit: Unit::Share,
@@ -580,8 +568,7 @@ mod tests {
         let mut theirs = ours.clone();
         theirs.key.library = whole::ONNXRUNTIME.to_owned();
         theirs.agreement = Some(1.0);
-        // A method by itself has a claim of its own; repeating what the peer does may take as long
-        // as it takes.
+        // A method by itself, and repeating what the peer does, may take as long as they take.
         let mut one = ours.clone();
         one.key.types = "entropy".to_owned();
         let mut repeated = ours.clone();
@@ -591,13 +578,11 @@ mod tests {
         }
         let all = [ours.clone(), fewer, one, repeated, theirs.clone()];
         assert_eq!(standing(&all, "whole calibrations"), Standing::Held);
-        assert_eq!(standing(&all, "by itself"), Standing::Short(1));
         assert_eq!(standing(&all, "ranges repeated"), Standing::Held);
         theirs.agreement = Some(0.9);
         ours.ratios.insert(whole::ONNXRUNTIME.to_owned(), 40.0);
         let all = [ours, theirs];
         assert_eq!(standing(&all, "whole calibrations"), Standing::Short(1));
-        assert_eq!(standing(&all, "by itself"), Standing::Open);
         assert_eq!(standing(&all, "ranges repeated"), Standing::Short(1));
     }
 

@@ -10,10 +10,12 @@
 //! is the same work either way.
 //!
 //! Ours runs on so many threads as are asked for, each with observers of its own that are merged in
-//! the end; starting the threads, making observers and merging them is timed, too. Every thread
-//! reads its own examples, and of their times without this the longest counts. ONNX Runtime's min-max gets as many for its session; its histograms are made by NumPy
-//! on one thread, whatever is asked for, and stand beside ours of any number. The last rows are
-//! totals over all methods and ways, of each library.
+//! the end, and chooses ranges on as many; starting the threads, making observers and merging them
+//! is timed, too. Every thread reads its own examples, and of their times without this the longest
+//! counts. ONNX Runtime's min-max gets as many for its session; its histograms are made by NumPy on
+//! one thread, whatever is asked for, and stand beside ours of any number. Every process does all of
+//! it twice, and the second time counts. The last rows are totals over all methods and ways, of each
+//! library.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
