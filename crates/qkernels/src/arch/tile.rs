@@ -5,6 +5,7 @@
 
 use bytemuck::Pod;
 
+use crate::arch::prefetch;
 use crate::kernel::{Acc, RawTile};
 
 /// The vector instructions of one arithmetic. Every function is inlined into a tile whose
@@ -92,11 +93,13 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
             let segment = *t.segments.add(s);
             let mut a = t.a.add(segment.a);
             let mut b = t.b.add(segment.b * I::LANES * V);
-            for _ in 0..t.groups / chains {
-                for acc in &mut acc[..chains] {
-                    step::<I, X, R, V>(acc, a, t.a_stride, b);
-                    a = a.add(I::KG);
-                    b = b.add(I::LANES * I::KG * V);
+            for steps in t.fetching::<R>(I::LANES * V, t.groups / chains) {
+                for _ in 0..steps {
+                    for acc in &mut acc[..chains] {
+                        step::<I, X, R, V>(acc, a, t.a_stride, b);
+                        a = a.add(I::KG);
+                        b = b.add(I::LANES * I::KG * V);
+                    }
                 }
             }
             for _ in 0..t.groups % chains {
@@ -114,6 +117,34 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
                 I::store(t.c.add(r * t.c_stride + I::LANES * v), sums);
             }
         }
+    }
+}
+
+/// Steps in K from which on a tile fetches its part of the output while it multiplies.
+const FETCH_FROM: usize = 128;
+
+impl<L, R, A, E> RawTile<L, R, A, E> {
+    /// `steps` in parts, before each of which a row of the output is asked of memory, so that the
+    /// stores do not wait for it: of all rows at once, the requests would wait for each other.
+    ///
+    /// On Zen 4 with AVX-512-VNNI about 1 % faster than asking for all rows at the start, from
+    /// 384×768×768 to 2048³; of few steps (256³) none is.
+    #[inline(always)]
+    pub(crate) fn fetching<const ROWS: usize>(
+        &self,
+        columns: usize,
+        steps: usize,
+    ) -> impl Iterator<Item = usize> {
+        let parts = if steps >= FETCH_FROM { ROWS } else { 0 };
+        let each = steps / ROWS;
+        let (c, stride) = (self.c, self.c_stride);
+        (0..=parts).map(move |part| {
+            if part == parts {
+                return steps - each * parts;
+            }
+            prefetch(c.wrapping_add(part * stride), columns * size_of::<E>());
+            each
+        })
     }
 }
 

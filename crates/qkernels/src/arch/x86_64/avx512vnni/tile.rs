@@ -9,7 +9,6 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Avx512Vnni;
 use crate::Operand;
-use crate::arch::prefetch;
 use crate::arch::x86_64::is_amd;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
@@ -367,11 +366,6 @@ static PLAIN: [&[Tile]; 4] = tiles!(false);
 /// costs about 2 / N of the time); where it is not free, only narrow products use it.
 static SHIFTING: [&[Tile]; 4] = tiles!(true);
 
-/// Depth in groups from which on the lines of the output are fetched while the sums are made, so
-/// that the stores do not wait for them: 2 to 4 % faster at 1024³ and 2048³; at 256³ 1 % slower,
-/// where the output is in L2.
-const FETCH_GROUPS: usize = 192;
-
 /// A tile of `R` rows by `V` vectors of 16 columns, in `S` chains; `X`: A is shifted when read.
 ///
 /// Measured on Zen 4 at 64 steps in K (16 groups), tile 6 × 64, against the 384 cycles that the
@@ -404,11 +398,6 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
                 *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());
             }
         }
-        if t.groups >= FETCH_GROUPS {
-            for r in 0..R {
-                prefetch(t.c.add(r * t.c_stride), 16 * V * size_of::<F::Elem>());
-            }
-        }
         let (mut segment, mut left) = (t.segments, t.segment_count);
         let (mut a, mut b);
         loop {
@@ -417,11 +406,13 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
             left -= 1;
             // The last group of all is multiplied while the sums leave.
             let before = t.groups - usize::from(left == 0 && t.groups > 0);
-            for _ in 0..before / S {
-                for acc in &mut acc {
-                    step::<X, R, V>(acc, a, t.a_stride, b);
-                    a = a.add(4);
-                    b = b.add(64 * V);
+            for steps in t.fetching::<R>(16 * V, before / S) {
+                for _ in 0..steps {
+                    for acc in &mut acc {
+                        step::<X, R, V>(acc, a, t.a_stride, b);
+                        a = a.add(4);
+                        b = b.add(64 * V);
+                    }
                 }
             }
             for _ in 0..before % S {

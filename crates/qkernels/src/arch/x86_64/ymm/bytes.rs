@@ -106,10 +106,12 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
         }
         let mut late = [_mm256_setzero_si256(); V];
         let mut g = 0;
-        while g + 2 <= t.groups {
-            let (a, b) = (t.a.add(2 * g), t.b.add(16 * V * g));
-            late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
-            g += 2;
+        for pairs in t.fetching::<R>(8 * V, t.groups / 2) {
+            for _ in 0..pairs {
+                let (a, b) = (t.a.add(2 * g), t.b.add(16 * V * g));
+                late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
+                g += 2;
+            }
         }
         if g < t.groups {
             let (a, b) = (t.a.add(2 * g), t.b.add(16 * V * g));
