@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::lanes::{DepthwiseLanes, Finish, Floats, I8, Kind, Limits, Sums, U8, word};
 use super::pack::{Block, for_words};
-use super::pass::{Pass, Row, interleave, multiply};
+use super::pass::{Pass, Row, STREAMED, Stream, interleave, multiply, stream};
 use super::plan::{COLUMN_ARRAYS, Plan};
 use super::{Call, Geometry, Operands};
 use crate::isa::{Task, Tier};
@@ -375,12 +375,15 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
     fn segment(&mut self, b: usize, block: Block, image: usize, row: usize, cols: Range<usize>) {
         let (plan, geometry) = (self.plan, self.operands.geometry);
         let rows = plan.rows.min(geometry.y.output - row);
-        for group in 0..plan.cut.groups {
-            self.interleave(block, image, row, rows, group, cols.len() + plan.reach);
+        let streamed = self.streamed(block, image, row, &cols);
+        if streamed.is_none() {
+            for group in 0..plan.cut.groups {
+                self.interleave(block, image, row, rows, group, cols.len() + plan.reach);
+            }
         }
 
         let first = (image * geometry.y.output + row) * geometry.x.output + cols.start;
-        self.multiply(b, block, first, rows, cols.len());
+        self.multiply(b, block, first, rows, cols.len(), streamed);
         if !self.direct {
             self.finish(block, first, rows, cols.len());
         }
@@ -389,7 +392,15 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
     /// Multiplies a segment of `count` pixels from pixel `first` of the output on, and stores
     /// what becomes of the sums there, or sums in `acc`.
     #[inline(always)]
-    fn multiply(&mut self, b: usize, block: Block, first: usize, rows: usize, count: usize) {
+    fn multiply(
+        &mut self,
+        b: usize,
+        block: Block,
+        first: usize,
+        rows: usize,
+        count: usize,
+        streamed: Option<Stream>,
+    ) {
         let direct = self.direct;
         let (plan, width) = (self.plan, self.operands.geometry.x.output);
         let size = 4 * L::WORDS;
@@ -434,6 +445,14 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
             dense: block.channels == block.width
                 && (pixels == 1 || out_step == block.width * element),
         };
+        if let (true, Some(streamed)) = (L::STREAMS, streamed) {
+            // SAFETY: as below; what is streamed was checked when it was made.
+            unsafe {
+                let limits = Limits::new(&self.store.steps);
+                stream::<L, F>(self.lanes, &pass, streamed, limits, upper);
+            }
+            return;
+        }
         // SAFETY: the output's segment was just checked, and belongs to this share alone; so was
         // `acc`. The plan made room for the words of every tap at `count` pixels rounded up to
         // what a vector covers; weights and columns were cut to the block.
@@ -481,6 +500,88 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
         }
     }
 
+    /// The input rows of a segment, if their columns can be interleaved when they are multiplied.
+    #[inline(always)]
+    fn streamed(
+        &self,
+        block: Block,
+        image: usize,
+        row: usize,
+        cols: &Range<usize>,
+    ) -> Option<Stream> {
+        let (plan, across) = (self.plan, &self.operands.geometry.x);
+        let fits = (plan.cut.groups, plan.rows) == (1, 1)
+            && (across.kernel, across.stride, across.dilation) == (STREAMED, 2, 1)
+            && block.channels == 4 * L::WORDS
+            && across.input > 0
+            && self.columns.minus_zero_points.is_none();
+        if !L::STREAMS || !fits {
+            return None;
+        }
+        let starts = self.starts(block, image, row, 1, 0);
+        Some(Stream {
+            rows: starts.map(|start| self.row(start, 0..across.input, 1, block)),
+            width: across.input,
+            first: (2 * cols.start).wrapping_sub(across.before),
+            fill: self.fill(),
+            flip: flip::<A>(),
+        })
+    }
+
+    /// Where the image's rows of a group of taps start, if they lie in the image.
+    #[inline(always)]
+    fn starts(
+        &self,
+        block: Block,
+        image: usize,
+        row: usize,
+        rows: usize,
+        group: usize,
+    ) -> [Option<usize>; 4] {
+        let Operands { x, geometry, .. } = self.operands;
+        let (down, across) = (&geometry.y, &geometry.x);
+        let used = (down.kernel + rows - 1 - group * L::GROUP).min(L::GROUP);
+        let mut starts = [None; 4];
+        for (i, start) in starts.iter_mut().enumerate().take(used) {
+            let ky = group * L::GROUP + i;
+            if let Some(y) = down.inside(row * down.stride + ky * down.dilation) {
+                *start =
+                    Some((image * down.input + y) * across.input * x.row_stride() + block.first);
+            }
+        }
+        for i in used..L::GROUP {
+            // A row without a tap has weights of zero: any row will do.
+            starts[i] = starts[0];
+        }
+        starts
+    }
+
+    /// The row that starts at `start`, from the first to the last of `pixels`, of which there are
+    /// some, in steps of `step`; padding where there is none.
+    #[inline(always)]
+    fn row(&self, start: Option<usize>, pixels: Range<usize>, step: usize, block: Block) -> Row {
+        let stride = self.operands.x.row_stride();
+        let data: &[u8] = bytemuck::cast_slice(self.operands.x.data());
+        let Some(start) = start else {
+            return Row {
+                at: self.padding.as_ptr(),
+                step: 0,
+            };
+        };
+        assert!(start + (pixels.end - 1) * stride + block.channels <= data.len());
+        Row {
+            at: data[start + pixels.start * stride..].as_ptr(),
+            step: step * stride,
+        }
+    }
+
+    /// A word of padding.
+    #[inline(always)]
+    fn fill(&self) -> i32 {
+        let byte = i32::from(self.padding[0] ^ flip::<A>());
+        word::<L>([byte; 4].into_iter().take(L::GROUP))
+    }
+
     /// Interleaves the input rows of a group for all phases of a segment.
     #[inline(always)]
     fn interleave(
@@ -492,24 +593,9 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
         group: usize,
         count: usize,
     ) {
-        let (plan, Operands { x, geometry, .. }) = (self.plan, self.operands);
-        let (down, across) = (&geometry.y, &geometry.x);
-        let stride = x.row_stride();
-        let data: &[u8] = bytemuck::cast_slice(x.data());
-        // The first pixel of each row of taps, if it lies in the image.
-        let mut starts = [None; 4];
-        let used = (down.kernel + rows - 1 - group * L::GROUP).min(L::GROUP);
-        for (i, start) in starts.iter_mut().enumerate().take(used) {
-            let ky = group * L::GROUP + i;
-            if let Some(y) = down.inside(row * down.stride + ky * down.dilation) {
-                *start = Some((image * down.input + y) * across.input * stride + block.first);
-            }
-        }
-        let fill = word::<L>(
-            [i32::from(self.padding[0] ^ flip::<A>()); 4]
-                .into_iter()
-                .take(L::GROUP),
-        );
+        let (plan, stride) = (self.plan, self.operands.geometry.x.stride);
+        let starts = self.starts(block, image, row, rows, group);
+        let fill = self.fill();
         let pixel = block.width / 4;
         for (phase, span) in self.spans.iter().enumerate() {
             let at = (group * plan.phases + phase) * 4 * plan.run;
@@ -521,21 +607,9 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
             if span.from == span.to {
                 continue;
             }
-            let mut rows = [Row {
-                at: self.padding.as_ptr(),
-                step: 0,
-            }; 4];
-            for (i, (row, start)) in rows.iter_mut().zip(starts).enumerate() {
-                // A row without a tap has weights of zero: any row will do.
-                let start = if i < used { start } else { starts[0] };
-                if let Some(start) = start {
-                    assert!(start + span.last * stride + block.channels <= data.len());
-                    *row = Row {
-                        at: data[start + span.first * stride..].as_ptr(),
-                        step: across.stride * stride,
-                    };
-                }
-            }
+            let to = words.as_mut_ptr();
+            let rows =
+                starts.map(|start| self.row(start, span.first..span.last + 1, stride, block));
             // SAFETY: the pixels up to `last` of rows in the image were just checked to lie in
             // its slice; a pixel of padding has room for any block. `words` has four runs, each
             // with room for `count` pixels, as the fills above have checked.
@@ -546,7 +620,7 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
                     span.to - span.from,
                     (block.channels, block.width),
                     flip::<A>(),
-                    words.as_mut_ptr().add(span.from * pixel),
+                    to.add(span.from * pixel),
                     plan.run,
                 );
             }

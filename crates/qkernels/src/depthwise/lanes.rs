@@ -54,6 +54,19 @@ pub(crate) trait DepthwiseLanes: Copy + Send + Sync + 'static {
         run: usize,
     );
 
+    /// Whether registers hold the words of three columns of taps, their weights and sums, and there
+    /// is [`words`](Self::words).
+    const STREAMS: bool = false;
+
+    /// The words of `4 · WORDS` channels of `GROUP` rows, every byte flipped by `flip`.
+    ///
+    /// # Safety
+    ///
+    /// The first `GROUP` rows are valid for reads of `4 · WORDS` bytes.
+    unsafe fn words(self, _rows: [*const u8; 4], _flip: u8) -> [Self::Vector; 4] {
+        [self.splat(0); 4]
+    }
+
     /// Stores `4 · WORDS` sums in the order of their channels.
     ///
     /// # Safety

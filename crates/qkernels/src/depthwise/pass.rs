@@ -9,6 +9,9 @@
 //!     epilogue
 //! ```
 //!
+//! At a stride of two words serve one output each, or two at most: lanes with registers enough
+//! multiply them where they are ([`stream`]).
+//!
 //! Interleaving rows (not pixels of a row) is what makes it cheap: a word serves every tap of its
 //! column, and both output rows where strides and dilations are 1. Words are stored by vector
 //! first, then by pixel, so that pixels one stride apart follow each other, and a vector wider
@@ -219,6 +222,69 @@ pub(super) unsafe fn multiply<
             }
         }
         x += step;
+    }
+}
+
+/// Columns of taps that [`stream`] multiplies.
+pub(super) const STREAMED: usize = 3;
+
+/// Rows whose columns are interleaved when they are multiplied.
+#[derive(Clone, Copy)]
+pub(super) struct Stream {
+    /// The rows of taps, from the image's first column on.
+    pub(super) rows: [Row; 4],
+    /// Columns of the image, and which of them the first tap sees: before the image it wraps.
+    pub(super) width: usize,
+    pub(super) first: usize,
+    /// A word of padding.
+    pub(super) fill: i32,
+    pub(super) flip: u8,
+}
+
+/// [`multiply`] at a stride of two and three columns of taps, for vectors that cover one pixel: of
+/// the words of a column one output needs, a half serves the next and no other. Kept in registers,
+/// they are neither stored nor read again.
+///
+/// # Safety
+///
+/// The pointers of `p` but its words are valid for what it says, of one group of rows. Each pixel
+/// of the image's columns of each of the first `GROUP` rows is valid for reads of `4 · WORDS`
+/// bytes, and `out` for writes of as many elements at each of `count` pixels, borrowed exclusively.
+#[inline(always)]
+pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish>(
+    lanes: L,
+    p: &Pass<'_>,
+    s: Stream,
+    limits: Limits,
+    out: *mut u8,
+) {
+    let size = 4 * L::WORDS;
+    // SAFETY: as promised by the caller; `x` is a column of the image.
+    unsafe {
+        let column = |x: usize| {
+            if x < s.width {
+                let rows = s.rows.map(|row| row.at.wrapping_add(x * row.step));
+                lanes.words(rows, s.flip)
+            } else {
+                [lanes.splat(s.fill); 4]
+            }
+        };
+        let weights: [[L::Vector; 4]; STREAMED] =
+            core::array::from_fn(|t| quad(lanes, p.weights.add(t * p.rows * size), L::WORDS));
+        let mut x = s.first;
+        let mut left = column(x);
+        for i in 0..p.count {
+            let (middle, right) = (column(x.wrapping_add(1)), column(x.wrapping_add(2)));
+            let mut sums = quad(lanes, p.init, L::WORDS);
+            for (words, weights) in [left, middle, right].iter().zip(&weights) {
+                for (sum, (&a, &w)) in sums.iter_mut().zip(words.iter().zip(weights)) {
+                    *sum = lanes.dot(*sum, a, w);
+                }
+            }
+            finish::<L, F>(lanes, p, limits, sums, out.add(i * p.out_step));
+            x = x.wrapping_add(2);
+            left = right;
+        }
     }
 }
 

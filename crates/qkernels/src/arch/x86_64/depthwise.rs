@@ -38,36 +38,28 @@ impl<const VNNI: bool> Zmm<VNNI> {
     }
 }
 
-/// The low and high halves of lanes of two rows, interleaved.
+/// The low and high halves of lanes of rows, interleaved: a function that gives words, and one that
+/// stores them.
 macro_rules! interleave {
-    ($name:ident, $feature:literal, $vector:ty, $load:ident, $store:ident, $set:ident, $xor:ident,
-     $lo8:ident, $hi8:ident, $lo16:ident, $hi16:ident, $cast:ty) => {
-        /// Interleaves four rows as bytes, or two as 16-bit values.
+    ($name:ident, $words:ident, $feature:literal, $vector:ty, $load:ident, $store:ident, $set:ident,
+     $xor:ident, $lo8:ident, $hi8:ident, $lo16:ident, $hi16:ident) => {
+        /// The words of four rows as bytes, or of two as 16-bit values.
         ///
         /// # Safety
         ///
-        /// As [`DepthwiseLanes::interleave`] for the width of the vector.
+        /// As [`DepthwiseLanes::words`] for the width of the vector.
         #[inline]
         #[target_feature(enable = $feature)]
-        unsafe fn $name<const BYTES: bool>(
-            rows: [*const u8; 4],
-            flip: u8,
-            out: *mut i32,
-            run: usize,
-        ) {
+        unsafe fn $words<const BYTES: bool>(rows: [*const u8; 4], flip: u8) -> [$vector; 4] {
             let flip = $set(flip as i8);
             // SAFETY: rows of a vector's width, as promised by the caller.
-            let load = |r: usize| unsafe { $xor($load(rows[r].cast::<$cast>()), flip) };
+            let load = |r: usize| unsafe { $xor($load(rows[r].cast::<$vector>()), flip) };
             let (a, b) = (load(0), load(1));
             let low = $lo8(a, b);
             let high = $hi8(a, b);
-            let (more_low, more_high) = if BYTES {
+            if BYTES {
                 let (c, d) = (load(2), load(3));
-                ($lo8(c, d), $hi8(c, d))
-            } else {
-                ($set(0), $set(0))
-            };
-            let words: [$vector; 4] = if BYTES {
+                let (more_low, more_high) = ($lo8(c, d), $hi8(c, d));
                 [
                     $lo16(low, more_low),
                     $hi16(low, more_low),
@@ -82,16 +74,32 @@ macro_rules! interleave {
                     $lo8(high, $set(0)),
                     $hi8(high, $set(0)),
                 ]
-            };
+            }
+        }
+
+        /// # Safety
+        ///
+        /// As [`DepthwiseLanes::interleave`] for the width of the vector.
+        #[inline]
+        #[target_feature(enable = $feature)]
+        unsafe fn $name<const BYTES: bool>(
+            rows: [*const u8; 4],
+            flip: u8,
+            out: *mut i32,
+            run: usize,
+        ) {
+            // SAFETY: as promised by the caller.
+            let words = unsafe { $words::<BYTES>(rows, flip) };
             for (j, words) in words.into_iter().enumerate() {
                 // SAFETY: four runs, as promised by the caller.
-                unsafe { $store(out.add(j * run).cast::<$cast>(), words) };
+                unsafe { $store(out.add(j * run).cast::<$vector>(), words) };
             }
         }
     };
 }
 interleave!(
     interleave16,
+    words16,
     "avx2",
     __m128i,
     _mm_loadu_si128,
@@ -101,11 +109,11 @@ interleave!(
     _mm_unpacklo_epi8,
     _mm_unpackhi_epi8,
     _mm_unpacklo_epi16,
-    _mm_unpackhi_epi16,
-    __m128i
+    _mm_unpackhi_epi16
 );
 interleave!(
     interleave32,
+    words32,
     "avx2",
     __m256i,
     _mm256_loadu_si256,
@@ -115,12 +123,12 @@ interleave!(
     _mm256_unpacklo_epi8,
     _mm256_unpackhi_epi8,
     _mm256_unpacklo_epi16,
-    _mm256_unpackhi_epi16,
-    __m256i
+    _mm256_unpackhi_epi16
 );
 #[cfg(feature = "avx512")]
 interleave!(
     interleave64,
+    words64,
     "avx512f,avx512bw",
     __m512i,
     _mm512_loadu_si512,
@@ -130,8 +138,7 @@ interleave!(
     _mm512_unpacklo_epi8,
     _mm512_unpackhi_epi8,
     _mm512_unpacklo_epi16,
-    _mm512_unpackhi_epi16,
-    __m512i
+    _mm512_unpackhi_epi16
 );
 
 impl DepthwiseLanes for Ymm {
@@ -350,6 +357,14 @@ impl<const VNNI: bool> DepthwiseLanes for Zmm<VNNI> {
                 _ => interleave16::<VNNI>(rows, flip, out, run),
             }
         }
+    }
+
+    const STREAMS: bool = VNNI;
+
+    #[inline(always)]
+    unsafe fn words(self, rows: [*const u8; 4], flip: u8) -> [__m512i; 4] {
+        // SAFETY: as promised by the caller; `self` proves the instructions.
+        unsafe { words64::<VNNI>(rows, flip) }
     }
 
     #[inline(always)]
