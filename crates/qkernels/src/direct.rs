@@ -466,6 +466,7 @@ impl<K: Microkernel> Share<'_, K> {
             start: &init[..b.width()],
             stride: 0,
             rows: None,
+            products: None,
         };
         let scaling = Scaling {
             rows: None,

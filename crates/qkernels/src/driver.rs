@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Integer sums start at `bias − (shift + Z_a) · colsum(B)`, plus `Z_b · (K · Z_a − rowsum(A))` where
-//! one `Z_b` serves all columns, so zero points, the shift and the bias cost nothing. Only where
-//! rows of A or columns of B have zero points of their own does each tile start at sums in memory.
+//! one `Z_b` serves all columns, so zero points, the shift and the bias cost nothing. Where rows of
+//! A have zero points of their own, products with `colsum(B)` are added; where columns of B have, each
+//! tile starts at sums in memory.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -43,16 +44,20 @@ enum RowTerms {
     None,
     /// One number a row: a zero point of B, the same for all columns.
     Add,
-    /// A number a row and column: zero points of rows, or of columns. `sums`: those of rows are
-    /// needed, because B has zero points.
-    Outer {
-        sums: bool,
-    },
+    /// The same, and one a row times the sum of the column: zero points of rows.
+    Products,
+    /// A number a row and column: zero points of columns, with or without those of rows.
+    Outer,
 }
 
 impl RowTerms {
-    fn outer(self) -> bool {
-        matches!(self, RowTerms::Outer { .. })
+    /// Whether the sums of a tile start at numbers in memory.
+    fn in_memory<K: Microkernel>(self) -> bool {
+        match self {
+            RowTerms::None | RowTerms::Add => false,
+            RowTerms::Products => !K::PRODUCTS,
+            RowTerms::Outer => true,
+        }
     }
 }
 
@@ -64,14 +69,23 @@ impl Operands<'_> {
 
     fn row_terms(&self) -> RowTerms {
         let shift = self.b.shift();
-        let any_b = match self.zp.b {
-            ZeroPoint::Tensor(z) => z.wrapping_add(shift) != 0,
-            ZeroPoint::Vector(z) => z.iter().any(|&z| z.wrapping_add(shift) != 0),
+        let b_alike = match self.zp.b {
+            ZeroPoint::Tensor(_) => true,
+            ZeroPoint::Vector(z) => z.iter().all(|&z| z.wrapping_add(shift) == 0),
         };
-        match (self.zp.a, self.zp.b) {
-            (ZeroPoint::Tensor(_), _) if !any_b => RowTerms::None,
-            (ZeroPoint::Tensor(_), ZeroPoint::Tensor(_)) => RowTerms::Add,
-            _ => RowTerms::Outer { sums: any_b },
+        match self.zp.a {
+            _ if !b_alike => RowTerms::Outer,
+            ZeroPoint::Vector(_) => RowTerms::Products,
+            ZeroPoint::Tensor(_) if self.b_zero() != 0 => RowTerms::Add,
+            ZeroPoint::Tensor(_) => RowTerms::None,
+        }
+    }
+
+    /// The zero point of B as it is packed, where all columns have the same.
+    fn b_zero(&self) -> i32 {
+        match self.zp.b {
+            ZeroPoint::Tensor(z) => z.wrapping_add(self.b.shift()),
+            ZeroPoint::Vector(_) => 0,
         }
     }
 }
@@ -174,14 +188,9 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
                     *init = init.plus(*bias);
                 }
             }
-            if self.operands.row_terms().outer() {
-                match zp.b {
-                    ZeroPoint::Tensor(z) => zb[..n].fill(z.wrapping_add(b.shift())),
-                    ZeroPoint::Vector(z) => {
-                        for (zb, z) in zb.iter_mut().zip(z) {
-                            *zb = z.wrapping_add(b.shift());
-                        }
-                    }
+            if let ZeroPoint::Vector(z) = zp.b {
+                for (zb, z) in zb.iter_mut().zip(z) {
+                    *zb = z.wrapping_add(b.shift());
                 }
             }
         } else {
@@ -286,8 +295,8 @@ struct Nest<'a, T, K: Microkernel> {
     lhs: &'a mut [K::Lhs],
     /// The tile buffer.
     acc: &'a mut [K::Acc],
-    /// Row terms. Outer ones: `u` is multiplied with the column sum, `v` with the zero point of
-    /// the column. Others: `v` is what the sums of the row start at.
+    /// Row terms: `u` is multiplied with the column sum, `v` of outer ones with the zero point of
+    /// the column; others are added.
     u: &'a mut [i32],
     v: &'a mut [i32],
     /// A panel of B as the kernel unpacked it; empty where it does not.
@@ -312,7 +321,11 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
     /// What `Z_b`, and a `Z_a` of each row, add to the sums.
     #[inline(always)]
     fn set_row_terms(&mut self, rows: Range<usize>) {
-        let Operands { a, b, zp, .. } = self.operands;
+        let Operands { a, zp, .. } = self.operands;
+        let factor = match self.row_terms {
+            RowTerms::Outer => 1,
+            _ => self.operands.b_zero(),
+        };
         for (i, (u, v)) in rows.zip(self.u.iter_mut().zip(&mut *self.v)) {
             let za = zp.a.at(i);
             *u = match zp.a {
@@ -320,17 +333,14 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 ZeroPoint::Tensor(_) => 0,
                 ZeroPoint::Vector(_) => za.wrapping_neg(),
             };
-            if let RowTerms::Outer { sums: false } = self.row_terms {
-                *v = 0;
-                continue;
-            }
-            // K was checked against i32 by the depth bound.
-            *v = (self.plan.k as i32)
-                .wrapping_mul(za)
-                .wrapping_sub(a.sum(self.tier, i));
-            if self.row_terms == RowTerms::Add {
-                *v = v.wrapping_mul(zp.b.at(0).wrapping_add(b.shift()));
-            }
+            *v = match factor {
+                0 => 0,
+                // K was checked against i32 by the depth bound.
+                _ => (self.plan.k as i32)
+                    .wrapping_mul(za)
+                    .wrapping_sub(a.sum(self.tier, i))
+                    .wrapping_mul(factor),
+            };
         }
     }
 
@@ -347,7 +357,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             let mut k0 = 0;
             loop {
                 let depth = self.plan.block_depth.min(self.plan.depth - k0);
-                if k0 == 0 && self.row_terms.outer() {
+                if k0 == 0 && self.row_terms.in_memory::<K>() {
                     self.panel::<true>(rows.clone(), p, k0, depth);
                 } else {
                     self.panel::<false>(rows.clone(), p, k0, depth);
@@ -360,10 +370,16 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         }
     }
 
-    /// A block of rows against a panel of B, over one block in K; `OUTER`: its sums start at row terms
-    /// that are outer ones.
+    /// A block of rows against a panel of B, over one block in K; `STARTED`: its sums start at
+    /// numbers in memory.
     #[inline(always)]
-    fn panel<const OUTER: bool>(&mut self, rows: Range<usize>, p: usize, k0: usize, depth: usize) {
+    fn panel<const STARTED: bool>(
+        &mut self,
+        rows: Range<usize>,
+        p: usize,
+        k0: usize,
+        depth: usize,
+    ) {
         let panels = Panels::new::<K>(self.plan.n);
         let (cols, width) = (panels.cols(p), panels.width(p));
         let at = cols.start * self.plan.depth + k0 * width;
@@ -382,6 +398,9 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let init_cols = &columns.init[cols.start..][..width];
         let height = K::ROWS[width / K::UNIT - 1];
         let sink = self.sink;
+        let multiplied = K::PRODUCTS && self.row_terms == RowTerms::Products;
+        let added = multiplied || self.row_terms == RowTerms::Add;
+        let sums = self.operands.b.padded_col_sums();
 
         for (index, start) in rows.clone().step_by(height).enumerate() {
             let tile = start..rows.end.min(start + height);
@@ -391,7 +410,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             // The tile buffer holds the rows of a block, or this tile and the next.
             let buffer = |index: usize| index * height * stride;
             let at = buffer(if cut { index } else { index % 2 });
-            if OUTER {
+            if STARTED {
                 let cols = cols.start..cols.start + width;
                 if index == 0 {
                     self.start_sums(at, 0..count, cols.clone());
@@ -430,21 +449,27 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             let alike = Init {
                 start: init_cols,
                 stride: 0,
-                rows: (self.row_terms == RowTerms::Add)
-                    .then(|| bytemuck::cast_slice(&self.v[first..][..count])),
+                rows: added.then(|| bytemuck::cast_slice(&self.v[first..][..count])),
+                products: multiplied.then(|| {
+                    (
+                        bytemuck::cast_slice(&self.u[first..][..count]),
+                        bytemuck::cast_slice(&sums[cols.start..][..width]),
+                    )
+                }),
             };
-            let init = (k0 == 0).then(|| match OUTER {
+            let init = (k0 == 0).then(|| match STARTED {
                 false => alike,
                 true => Init {
                     start: &self.acc[at..at + count * stride],
                     stride,
                     rows: None,
+                    products: None,
                 },
             });
             if whole && sink.straight((a, b), init, last, scaling, tile.clone().into(), &cols) {
                 continue;
             }
-            let init = (k0 == 0 && !OUTER).then_some(alike);
+            let init = (k0 == 0 && !STARTED).then_some(alike);
             let acc = &mut self.acc[at..at + count * stride];
             self.kernel
                 .accumulate(a, b, init, &mut TileMut::new(acc, stride, count, stride));
@@ -461,18 +486,18 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let init = &self.columns.init[cols.clone()];
         let sums = &self.operands.b.padded_col_sums()[cols.clone()];
         let zb = &self.columns.zb[cols];
-        let only_u = self.row_terms == RowTerms::Outer { sums: false };
+        let outer = self.row_terms == RowTerms::Outer;
         let acc = self.acc[at..].chunks_exact_mut(self.plan.acc_stride);
         for (acc, r) in acc.zip(rows) {
             let (u, v) = (self.u[r], self.v[r]);
             let acc = acc.iter_mut().zip(init.iter().zip(sums));
-            if only_u {
-                for (acc, (init, sum)) in acc {
-                    *acc = init.plus(sum.wrapping_mul(u));
-                }
-            } else {
+            if outer {
                 for ((acc, (init, sum)), zb) in acc.zip(zb) {
                     *acc = init.plus(sum.wrapping_mul(u).wrapping_add(zb.wrapping_mul(v)));
+                }
+            } else {
+                for (acc, (init, sum)) in acc {
+                    *acc = init.plus(sum.wrapping_mul(u).wrapping_add(v));
                 }
             }
         }

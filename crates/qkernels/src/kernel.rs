@@ -60,7 +60,7 @@ impl Acc for f32 {
     }
 }
 
-/// What the sums of a tile start at: `start[r · stride + j] + rows[r]`.
+/// What the sums of a tile start at: `start[r · stride + j] + rows[r] + products.0[r] · products.1[j]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Init<'a, A> {
     /// One value a column; with a stride, rows of them.
@@ -69,6 +69,9 @@ pub(crate) struct Init<'a, A> {
     pub(crate) stride: usize,
     /// One value a row, if there are any; none with a stride.
     pub(crate) rows: Option<&'a [A]>,
+    /// One value a row and one a column, if there are any; none with a stride, nor for kernels
+    /// without [`PRODUCTS`](Microkernel::PRODUCTS).
+    pub(crate) products: Option<(&'a [A], &'a [A])>,
 }
 
 /// The inner product of the loop nest: a tile of `rows × width` sums over the whole depth.
@@ -104,6 +107,9 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// Whether [`accumulate`](Self::accumulate) from an `init`, and [`finish`](Self::finish), take
     /// an output that ends inside the last unit of the panel, and store no further than it goes.
     const MASKS: bool = false;
+    /// Whether sums may start at products of a row's and a column's value. Otherwise the loop nest
+    /// makes them, in memory.
+    const PRODUCTS: bool = false;
     /// Rows of A that lie interleaved: the first group of each of them, then the second group of
     /// each, and so on. Other than 1, A is always copied, and the heights in [`ROWS`](Self::ROWS)
     /// are multiples of it. Where the rows end early, what stands in place of the missing ones is
@@ -525,6 +531,9 @@ pub(crate) struct RawTile<L, R, A = i32, E = A> {
     pub(crate) init: *const A,
     pub(crate) init_stride: usize,
     pub(crate) init_rows: *const A,
+    /// If not null, one value a row, and `width` values: their products are added, too.
+    pub(crate) product_rows: *const A,
+    pub(crate) product_columns: *const A,
     /// Where the results go: rows `c_stride` apart, each valid for reads and writes of `width`
     /// elements, borrowed exclusively; of a kernel that masks, all but the last unit of them, and
     /// of that at least one.
@@ -547,6 +556,8 @@ impl<L, R, A, E> RawTile<L, R, A, E> {
             init: self.init,
             init_stride: self.init_stride,
             init_rows: self.init_rows,
+            product_rows: self.product_rows,
+            product_columns: self.product_columns,
             c: self.c,
             c_stride: self.c_stride,
         }
@@ -612,7 +623,18 @@ fn from_init<K: Microkernel, E>(
         }
         None => NO_ROWS.as_ptr().cast(),
     };
-    check_shapes::<K, E>(a, b, out, least, init.start.as_ptr(), init.stride, rows)
+    let tile = check_shapes::<K, E>(a, b, out, least, init.start.as_ptr(), init.stride, rows);
+    let Some((of_rows, of_columns)) = init.products else {
+        return tile;
+    };
+    assert!(
+        K::PRODUCTS && init.stride == 0 && of_rows.len() >= a.rows && of_columns.len() >= b.width
+    );
+    RawTile {
+        product_rows: of_rows.as_ptr(),
+        product_columns: of_columns.as_ptr(),
+        ..tile
+    }
 }
 
 #[inline(always)]
@@ -652,6 +674,8 @@ fn check_shapes<K: Microkernel, E>(
         init,
         init_stride,
         init_rows,
+        product_rows: core::ptr::null(),
+        product_columns: core::ptr::null(),
         c: out.ptr,
         c_stride: out.stride,
     }

@@ -200,6 +200,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
                             start: &zeros[..width],
                             stride: 0,
                             rows: None,
+                            products: None,
                         };
                         self.kernel.accumulate(
                             LhsTile::copied::<K>(half, rows, BLOCK, len),

@@ -26,6 +26,7 @@ impl Microkernel for Avx512Vnni {
     const SIGNED_LHS_SHIFT: i32 = 128;
     const SHIFTS: bool = true;
     const MASKS: bool = true;
+    const PRODUCTS: bool = true;
     const SEGMENTS: bool = true;
     type Acc = i32;
     type Lhs = u8;
@@ -396,6 +397,15 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
         } else {
             for (r, acc) in acc[0].iter_mut().enumerate() {
                 *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());
+            }
+        }
+        if !t.product_rows.is_null() {
+            let columns = vectors::<V>(t.product_columns.cast());
+            for (r, acc) in acc[0].iter_mut().enumerate() {
+                let row = _mm512_set1_epi32(*t.product_rows.add(r));
+                for (acc, column) in acc.iter_mut().zip(columns) {
+                    *acc = _mm512_add_epi32(*acc, _mm512_mullo_epi32(row, column));
+                }
             }
         }
         let (mut segment, mut left) = (t.segments, t.segment_count);
