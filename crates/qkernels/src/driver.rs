@@ -529,8 +529,8 @@ impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
         cols: &Range<usize>,
     ) -> bool {
         if matches!(self.store.steps, Steps::Sums) {
-            // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and outputs of
-            // this kind are made of i32, as the sums of integers are.
+            // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and outputs that
+            // are sums are made of them: i32, or f32 of floats.
             let mut out = unsafe { self.out.sums(rows, cols.clone()) };
             self.kernel.accumulate(a, b, init, &mut out);
             return true;

@@ -241,6 +241,15 @@ impl OutMut<'_> {
 }
 
 impl Epilogue<'_> {
+    /// Whether it leaves sums of floats as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.scale, Scale::None)
+            && self.row_scale.is_none()
+            && self.bias_f32.is_none()
+            && self.residual.is_none()
+            && self.clamp.is_none()
+    }
+
     /// Checks that the bias cannot push a sum of magnitude up to `bound` out of i32.
     pub(crate) fn check_bias(&self, bound: i32) -> Result<(), KernelError> {
         let max = i32::MAX - bound;

@@ -151,6 +151,11 @@ impl<'c> Call<'c> {
         check_shape("a", (m, a.depth()), (m, k))?;
         check_shape("out", target.out.shape(), (m, n))?;
         epilogue.check(target.dtype, (m, n), target.params, b.arithmetic())?;
+        let mut target = target;
+        if !b.arithmetic().integer() && target.dtype == DType::F32 && epilogue.is_plain() {
+            // Nothing is left to do to them, so they need no way through memory.
+            target.steps = Steps::Sums;
+        }
         Ok(Call {
             operands: Operands {
                 a,

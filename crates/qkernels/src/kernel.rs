@@ -18,6 +18,8 @@ pub(crate) trait Acc: Pod + Default + Send + Sync {
     fn plus_acc(self, other: Self) -> Self;
     /// An integer as a sum.
     fn from_i32(v: i32) -> Self;
+    /// The sum as it is stored: of all NaN one.
+    fn canonical(self) -> Self;
 }
 
 impl Acc for i32 {
@@ -38,6 +40,10 @@ impl Acc for i32 {
     fn from_i32(v: i32) -> i32 {
         v
     }
+    #[inline(always)]
+    fn canonical(self) -> i32 {
+        self
+    }
 }
 
 impl Acc for f32 {
@@ -57,6 +63,10 @@ impl Acc for f32 {
     #[inline(always)]
     fn from_i32(_v: i32) -> f32 {
         0.0
+    }
+    #[inline(always)]
+    fn canonical(self) -> f32 {
+        if self.is_nan() { f32::NAN } else { self }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::quantize::ROUND;
 /// What is done to scaled sums, and the type that they are stored as.
 #[derive(Clone, Copy)]
 pub(crate) enum Steps<'a> {
-    /// The sums are stored as i32, unscaled.
+    /// The sums are stored as they are: as i32, or those of floats as f32.
     Sums,
     /// Clamp, store as f32.
     Floats { clamp: Option<(f32, f32)> },
@@ -77,12 +77,6 @@ pub(crate) struct Tile<'a, A> {
     pub(crate) bias: Option<&'a [f32]>,
 }
 
-/// NaN as it is stored, whatever the processor made.
-#[inline(always)]
-fn canonical(v: f32) -> f32 {
-    if v.is_nan() { f32::NAN } else { v }
-}
-
 #[inline(always)]
 fn clamped(v: &mut [f32; CHUNK], limits: Option<(f32, f32)>) {
     if let Some((lo, hi)) = limits {
@@ -92,7 +86,7 @@ fn clamped(v: &mut [f32; CHUNK], limits: Option<(f32, f32)>) {
         }
     } else {
         for v in v {
-            *v = canonical(*v);
+            *v = v.canonical();
         }
     }
 }

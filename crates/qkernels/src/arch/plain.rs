@@ -166,7 +166,7 @@ fn tile<M: Math, const R: usize>(
             }
         }
     }
-    for (r, acc) in acc.iter().enumerate() {
-        out.row_mut(r)[..NR].copy_from_slice(acc);
+    for (r, acc) in acc.into_iter().enumerate() {
+        out.row_mut(r)[..NR].copy_from_slice(&acc.map(Acc::canonical));
     }
 }

@@ -27,7 +27,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
 
     /// Loads `LANES` sums, from any address.
     unsafe fn load(p: *const Self::Acc) -> Self::Sums;
-    /// Stores them.
+    /// Stores them; any NaN as [`Acc::canonical`] has it.
     unsafe fn store(p: *mut Self::Acc, sums: Self::Sums);
     /// Adds one value to all of them.
     unsafe fn add(sums: Self::Sums, v: Self::Acc) -> Self::Sums;

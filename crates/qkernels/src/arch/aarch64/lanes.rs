@@ -102,8 +102,12 @@ macro_rules! widened {
             unsafe fn store(p: *mut f32, sums: [float32x4_t; 2]) {
                 // SAFETY: as promised by the caller.
                 unsafe {
-                    vst1q_f32(p, sums[0]);
-                    vst1q_f32(p.add(4), sums[1]);
+                    let nan = vdupq_n_f32(f32::NAN);
+                    for (j, sums) in sums.into_iter().enumerate() {
+                        // Only a NaN differs from itself.
+                        let sums = vbslq_f32(vceqq_f32(sums, sums), sums, nan);
+                        vst1q_f32(p.add(4 * j), sums);
+                    }
                 }
             }
             #[inline(always)]

@@ -60,7 +60,11 @@ macro_rules! sums_of_f32 {
         #[inline(always)]
         unsafe fn store(p: *mut f32, sums: __m256) {
             // SAFETY: as promised by the caller.
-            unsafe { _mm256_storeu_ps(p, sums) }
+            unsafe {
+                let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(sums, sums);
+                let sums = _mm256_blendv_ps(sums, _mm256_set1_ps(f32::NAN), nan);
+                _mm256_storeu_ps(p, sums);
+            }
         }
         #[inline(always)]
         unsafe fn add(sums: __m256, v: f32) -> __m256 {

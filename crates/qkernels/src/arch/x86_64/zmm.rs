@@ -56,7 +56,11 @@ macro_rules! sums_of_f32 {
         #[inline(always)]
         unsafe fn store(p: *mut f32, sums: __m512) {
             // SAFETY: as promised by the caller.
-            unsafe { _mm512_storeu_ps(p, sums) }
+            unsafe {
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(sums, sums);
+                let sums = _mm512_mask_mov_ps(sums, nan, _mm512_set1_ps(f32::NAN));
+                _mm512_storeu_ps(p, sums);
+            }
         }
         #[inline(always)]
         unsafe fn add(sums: __m512, v: f32) -> __m512 {
