@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
-use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, TileMut};
+use crate::kernel::{Acc, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut};
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, Plan};
@@ -446,16 +446,15 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                 bias: columns.bias.map(|b| &b[cols.start..]),
                 rows: sink.store.row_scale.map(|rows| &rows[tile.clone()]),
             };
+            let products = multiplied.then(|| Products {
+                rows: bytemuck::cast_slice(&self.u[first..][..count]),
+                columns: bytemuck::cast_slice(&sums[cols.start..][..width]),
+            });
             let alike = Init {
                 start: init_cols,
                 stride: 0,
                 rows: added.then(|| bytemuck::cast_slice(&self.v[first..][..count])),
-                products: multiplied.then(|| {
-                    (
-                        bytemuck::cast_slice(&self.u[first..][..count]),
-                        bytemuck::cast_slice(&sums[cols.start..][..width]),
-                    )
-                }),
+                products: products.as_ref(),
             };
             let init = (k0 == 0).then(|| match STARTED {
                 false => alike,

@@ -70,7 +70,8 @@ impl Acc for f32 {
     }
 }
 
-/// What the sums of a tile start at: `start[r · stride + j] + rows[r] + products.0[r] · products.1[j]`.
+/// What the sums of a tile start at:
+/// `start[r · stride + j] + rows[r] + products.rows[r] · products.columns[j]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Init<'a, A> {
     /// One value a column; with a stride, rows of them.
@@ -79,9 +80,15 @@ pub(crate) struct Init<'a, A> {
     pub(crate) stride: usize,
     /// One value a row, if there are any; none with a stride.
     pub(crate) rows: Option<&'a [A]>,
-    /// One value a row and one a column, if there are any; none with a stride, nor for kernels
-    /// without [`PRODUCTS`](Microkernel::PRODUCTS).
-    pub(crate) products: Option<(&'a [A], &'a [A])>,
+    /// None with a stride, nor for kernels without [`PRODUCTS`](Microkernel::PRODUCTS).
+    pub(crate) products: Option<&'a Products<'a, A>>,
+}
+
+/// One value a row and one a column.
+#[derive(Clone, Copy)]
+pub(crate) struct Products<'a, A> {
+    pub(crate) rows: &'a [A],
+    pub(crate) columns: &'a [A],
 }
 
 /// The inner product of the loop nest: a tile of `rows × width` sums over the whole depth.
@@ -523,7 +530,7 @@ static NO_ROWS: [i32; MAX_ROWS] = [0; MAX_ROWS];
 /// A tile as pointers, for kernels in intrinsics.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "only the vector tiers use it")]
-pub(crate) struct RawTile<L, R, A = i32, E = A> {
+pub(crate) struct RawTile<L, R, A: 'static = i32, E = A> {
     /// Rows of A, `a_stride` apart: each valid for reads of `groups · KG` elements. Interleaved
     /// ones: every `LHS_ROWS · a_stride`, `groups · KG · LHS_ROWS` elements.
     pub(crate) a: *const L,
@@ -541,9 +548,8 @@ pub(crate) struct RawTile<L, R, A = i32, E = A> {
     pub(crate) init: *const A,
     pub(crate) init_stride: usize,
     pub(crate) init_rows: *const A,
-    /// If not null, one value a row, and `width` values: their products are added, too.
-    pub(crate) product_rows: *const A,
-    pub(crate) product_columns: *const A,
+    /// If not null, one value for each row, and `width` values: their products are added, too.
+    pub(crate) products: *const Products<'static, A>,
     /// Where the results go: rows `c_stride` apart, each valid for reads and writes of `width`
     /// elements, borrowed exclusively; of a kernel that masks, all but the last unit of them, and
     /// of that at least one.
@@ -551,7 +557,7 @@ pub(crate) struct RawTile<L, R, A = i32, E = A> {
     pub(crate) c_stride: usize,
 }
 
-impl<L, R, A, E> RawTile<L, R, A, E> {
+impl<L, R, A: 'static, E> RawTile<L, R, A, E> {
     /// The same tile with B elsewhere.
     #[inline(always)]
     #[allow(dead_code, reason = "only kernels that unpack use it")]
@@ -566,8 +572,7 @@ impl<L, R, A, E> RawTile<L, R, A, E> {
             init: self.init,
             init_stride: self.init_stride,
             init_rows: self.init_rows,
-            product_rows: self.product_rows,
-            product_columns: self.product_columns,
+            products: self.products,
             c: self.c,
             c_stride: self.c_stride,
         }
@@ -634,15 +639,13 @@ fn from_init<K: Microkernel, E>(
         None => NO_ROWS.as_ptr().cast(),
     };
     let tile = check_shapes::<K, E>(a, b, out, least, init.start.as_ptr(), init.stride, rows);
-    let Some((of_rows, of_columns)) = init.products else {
+    let Some(products) = init.products else {
         return tile;
     };
-    assert!(
-        K::PRODUCTS && init.stride == 0 && of_rows.len() >= a.rows && of_columns.len() >= b.width
-    );
+    let Products { rows, columns } = products;
+    assert!(K::PRODUCTS && init.stride == 0 && rows.len() >= a.rows && columns.len() >= b.width);
     RawTile {
-        product_rows: of_rows.as_ptr(),
-        product_columns: of_columns.as_ptr(),
+        products: core::ptr::from_ref(products).cast(),
         ..tile
     }
 }
@@ -684,8 +687,7 @@ fn check_shapes<K: Microkernel, E>(
         init,
         init_stride,
         init_rows,
-        product_rows: core::ptr::null(),
-        product_columns: core::ptr::null(),
+        products: core::ptr::null(),
         c: out.ptr,
         c_stride: out.stride,
     }

@@ -123,7 +123,7 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
 /// Steps in K from which on a tile fetches its part of the output while it multiplies.
 const FETCH_FROM: usize = 128;
 
-impl<L, R, A, E> RawTile<L, R, A, E> {
+impl<L, R, A: 'static, E> RawTile<L, R, A, E> {
     /// `steps` in parts, before each of which a row of the output is asked of memory, so that the
     /// stores do not wait for it: of all rows at once, the requests would wait for each other.
     ///
@@ -135,8 +135,11 @@ impl<L, R, A, E> RawTile<L, R, A, E> {
         columns: usize,
         steps: usize,
     ) -> impl Iterator<Item = usize> {
-        let parts = if steps >= FETCH_FROM { ROWS } else { 0 };
-        let each = steps / ROWS;
+        let (parts, each) = if steps >= FETCH_FROM {
+            (ROWS, steps / ROWS)
+        } else {
+            (0, 0)
+        };
         let (c, stride) = (self.c, self.c_stride);
         (0..=parts).map(move |part| {
             if part == parts {

@@ -388,7 +388,20 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
     unsafe {
         const { assert!(R <= 12, "the rows are unrolled by hand") };
         let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
-        if t.init_stride == 0 {
+        if let Some(products) = t.products.as_ref() {
+            let (init, columns) = (
+                vectors::<V>(t.init.cast()),
+                vectors::<V>(products.columns.as_ptr().cast()),
+            );
+            for (r, acc) in acc[0].iter_mut().enumerate() {
+                let row = _mm512_set1_epi32(*t.init_rows.add(r));
+                let factor = _mm512_set1_epi32(*products.rows.get_unchecked(r));
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    let product = _mm512_mullo_epi32(factor, columns[v]);
+                    *acc = _mm512_add_epi32(_mm512_add_epi32(init[v], row), product);
+                }
+            }
+        } else if t.init_stride == 0 {
             let init = vectors::<V>(t.init.cast());
             for (r, acc) in acc[0].iter_mut().enumerate() {
                 let row = _mm512_set1_epi32(*t.init_rows.add(r));
@@ -397,15 +410,6 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
         } else {
             for (r, acc) in acc[0].iter_mut().enumerate() {
                 *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());
-            }
-        }
-        if !t.product_rows.is_null() {
-            let columns = vectors::<V>(t.product_columns.cast());
-            for (r, acc) in acc[0].iter_mut().enumerate() {
-                let row = _mm512_set1_epi32(*t.product_rows.add(r));
-                for (acc, column) in acc.iter_mut().zip(columns) {
-                    *acc = _mm512_add_epi32(*acc, _mm512_mullo_epi32(row, column));
-                }
             }
         }
         let (mut segment, mut left) = (t.segments, t.segment_count);
