@@ -185,7 +185,8 @@ impl Layout {
         if let Some(block) = self.block {
             let blocks = dim.div_ceil(block);
             for (at, row) in x.chunks_exact(row).enumerate() {
-                for (b, block) in row.chunks(block * inner).enumerate() {
+                // A block may be longer than the axis, by any factor.
+                for (b, block) in row.chunks(block.min(dim) * inner).enumerate() {
                     let number = (first + at) * blocks + b;
                     self.block_pieces(number, block.len() / inner, block, gathered, f);
                 }
@@ -248,7 +249,7 @@ mod tests {
     fn granularities(rank: usize) -> impl Iterator<Item = Granularity> {
         (0..rank)
             .flat_map(|axis| {
-                let blocks = [1, 2, 3, 100].map(|block| Granularity::PerBlock { axis, block });
+                let blocks = [1, 2, 3, 100, usize::MAX / 2 + 1, usize::MAX].map(|block| Granularity::PerBlock { axis, block });
                 [Granularity::PerChannel { axis }].into_iter().chain(blocks)
             })
             .chain([Granularity::PerTensor])
