@@ -135,6 +135,15 @@ pub enum CalibError {
     /// A count that would pass `u64::MAX`. Nothing was recorded.
     #[error("the number of values observed would exceed {}", u64::MAX)]
     CountOverflow,
+    /// Room that memory does not have: a shape may be huge although it holds nothing, or one
+    /// element many times.
+    #[error("there is no room for {given} {what}: use a smaller shape")]
+    Memory {
+        /// What there would be so many of.
+        what: &'static str,
+        /// How many.
+        given: usize,
+    },
     /// A numeric setting outside its domain.
     #[error("{argument} {given} is not allowed: it must be {allowed}")]
     Setting {

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::extent::{Extent, ExtentWire};
 use crate::layout::{self, COPIED, Layout, check_granularity};
 use crate::observer::sealed::Sealed;
+use crate::room::reserve;
 use crate::state::{ObserverState, RecordWire};
 use crate::view::{TensorView, non_finite};
 use crate::{CalibError, Observer, ObserverKind, Policy, Record};
@@ -93,6 +94,9 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
     /// The line of the table of stored records.
     fn record_wire(wire: GroupsWire<Self>) -> RecordWire;
 }
+
+/// What [`CalibError::Memory`] calls the groups.
+const GROUPS: &str = "channels or blocks";
 
 /// Values that are looked at for the second time while they are in a second-level cache: 256 KiB.
 const AT_ONCE: usize = 1 << 16;
@@ -225,7 +229,8 @@ impl<A: Accumulator> Grouped<A> {
         &self.settings
     }
 
-    /// Everything but the values that must hold before the first of them is recorded.
+    /// Everything but the values that must hold before the first of them is recorded, and room
+    /// for the groups: what follows fails at values that are not finite only.
     fn check_batch(&mut self, x: &TensorView<'_>) -> Result<(Layout, usize), CalibError> {
         let layout = Layout::new(self.granularity, x.shape())?;
         let (given, expected) = (layout.groups()?, self.groups.len());
@@ -247,7 +252,17 @@ impl<A: Accumulator> Grouped<A> {
         self.groups
             .iter()
             .try_for_each(|g| g.extent.check_room(share))?;
+        // A view may repeat one element, so there can be more groups than memory.
+        reserve(&mut self.groups, GROUPS, given)?;
+        if self.stages(layout) {
+            reserve(&mut self.room.staged, GROUPS, given)?;
+        }
         Ok((layout, given))
+    }
+
+    /// Whether a batch that may be refused is recorded beside the groups first.
+    fn stages(&self, layout: Layout) -> bool {
+        self.policy == Policy::Error && layout.share() >= A::STAGED_FROM
     }
 
     /// Records a batch that is one piece, once its ends are known to be finite. Tells whether they
@@ -425,6 +440,10 @@ impl<A: Accumulator> Sealed for Grouped<A> {
             groups: self.groups.iter().map(store).collect(),
         })
     }
+
+    fn check_view(&mut self, x: &TensorView<'_>) -> Result<(), CalibError> {
+        self.check_batch(x).map(|_| ())
+    }
 }
 
 impl<A: Accumulator> Observer for Grouped<A> {
@@ -452,9 +471,7 @@ impl<A: Accumulator> Observer for Grouped<A> {
         if self.policy == Policy::Error {
             let done = match layout.only_piece(&x) {
                 Some(values) => self.look_first(batch_index, values),
-                None if layout.share() >= A::STAGED_FROM => {
-                    self.stage(batch_index, &x, (layout, count))?
-                }
+                None if self.stages(layout) => self.stage(batch_index, &x, (layout, count))?,
                 None => false,
             };
             if done {

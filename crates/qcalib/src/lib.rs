@@ -116,6 +116,7 @@ mod method;
 mod observer;
 pub mod observers;
 mod policy;
+mod room;
 mod state;
 pub mod train;
 mod view;

@@ -15,10 +15,13 @@ use crate::{CalibError, Extent, ObserverState, Policy, TensorView, ValueRange};
 
 pub(crate) mod sealed {
     use crate::state::RecordWire;
+    use crate::{CalibError, TensorView};
 
     pub trait Sealed {
         /// The groups in the form in which they are stored.
         fn wire(&self) -> RecordWire;
+        /// Fails where observing would fail at anything but values that are not finite.
+        fn check_view(&mut self, x: &TensorView<'_>) -> Result<(), CalibError>;
     }
 }
 
@@ -68,8 +71,8 @@ pub trait Observer: Any + fmt::Debug + Send + Sync + sealed::Sealed {
     ///
     /// [`CalibError::Length`] when `x` does not fill `shape`, [`CalibError::Channels`] when
     /// another number of channels or blocks was seen before, [`CalibError::NonFinite`] under
-    /// [`Policy::Error`], [`CalibError::CountOverflow`], and a [`CalibError::Format`] for an axis
-    /// that the shape lacks. After an error the state is what it was.
+    /// [`Policy::Error`], [`CalibError::CountOverflow`], a [`CalibError::Format`] for an axis
+    /// that the shape lacks, and [`CalibError::Memory`] for more groups than fit. After an error the state is what it was.
     fn observe(&mut self, batch_index: u64, x: &[f32], shape: &[usize]) -> Result<(), CalibError> {
         self.observe_view(batch_index, TensorView::new(x, shape)?)
     }

@@ -290,3 +290,21 @@ fn sums_and_sizes_of_biases_are_checked() {
     assert!(bias_scale_floor(&[f32::INFINITY], 1.0, &[1.0], 9).is_err());
     assert!(bias_scale_floor(&[f32::MAX], 1e-3, &[1.0], 1).is_err());
 }
+
+/// Tensors without values may claim shapes of any size.
+#[test]
+fn shapes_that_no_memory_holds_are_errors() {
+    const HUGE: usize = usize::MAX;
+    let memory =
+        |e: CalibError| assert!(matches!(e, CalibError::Memory { given: HUGE, .. }), "{e}");
+    memory(channel_abs_max(&[], [0, HUGE, 1]).unwrap_err());
+    memory(zero_point_sums(&[], HUGE, 0, 1).unwrap_err());
+    memory(bias_correction(&[], &[], [HUGE, 0, 0], &[], None).unwrap_err());
+    memory(equalize(&mut [], None, &mut [], HUGE, [0, HUGE, 1], false).unwrap_err());
+    let e = bias_correction(&[], &[], [0, 2, HUGE], &[1.0; 2], None).unwrap_err();
+    assert!(matches!(e, CalibError::Format(_)), "{e}");
+    assert_eq!(
+        bias_correction(&[], &[], [0, 2, 3], &[1.0; 2], None),
+        Ok(vec![])
+    );
+}

@@ -541,3 +541,32 @@ fn one_histogram_serves_all_methods_that_read_values() {
         .is_err()
     );
 }
+
+/// A view can repeat one element as often as a word counts.
+#[test]
+fn more_groups_than_memory_are_an_error() {
+    let huge = isize::MAX as usize;
+    let shape = [huge];
+    let granularities = [
+        Granularity::PerChannel { axis: 0 },
+        Granularity::PerBlock { axis: 0, block: 1 },
+    ];
+    for (kind, granularity) in granularities
+        .into_iter()
+        .flat_map(|g| ObserverKind::ALL.map(|k| (k, g)))
+    {
+        for policy in Policy::ALL {
+            let mut o = kind.observer(granularity, policy).unwrap();
+            let x = TensorView::with_strides(&[1.0f32][..], 0, &shape, &[0]).unwrap();
+            let e = o.observe_view(0, x).unwrap_err();
+            assert!(
+                matches!(e, CalibError::Memory { given, .. } if given == huge),
+                "{e}"
+            );
+            // It goes on as if nothing had been.
+            assert_eq!(o.groups(), 0);
+            o.observe(0, &[1.0, 2.0], &[2]).unwrap();
+            assert_eq!(o.groups(), 2);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::CalibError;
 use crate::layout::check_len;
+use crate::room::filled;
 
 /// A bias at the scale of the accumulator.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,7 +152,7 @@ pub fn bias_scale_floor(
 /// # Errors
 ///
 /// [`CalibError::Length`] when the weights are not `channels × each`, [`CalibError::Overflow`] for
-/// a sum beyond i32.
+/// a sum beyond i32, [`CalibError::Memory`] for more channels without weights than fit.
 ///
 /// ```
 /// let s = qcalib::correct::zero_point_sums(&[1, -2, 3, 4], 2, 2, 10)?;
@@ -166,7 +167,7 @@ pub fn zero_point_sums(
 ) -> Result<Vec<i32>, CalibError> {
     check_len("weight", weight.len(), &[channels, each])?;
     if each == 0 {
-        return Ok(alloc::vec![0; channels]);
+        return filled("channels", channels, 0);
     }
     weight
         .chunks_exact(each)

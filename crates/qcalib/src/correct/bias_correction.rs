@@ -1,9 +1,11 @@
 //! The mean error of quantized weights, taken off the bias.
 
 use alloc::vec::Vec;
+use qformat::granularity::element_count;
 
 use crate::CalibError;
 use crate::layout::check_len;
+use crate::room::reserve;
 
 /// A bias whose layer has the same mean output with quantized weights as with its own:
 /// `b − Σ_k (w̃ − w)[n, k] · E[x_k]` (Nagel et al. 2019, *Data-free quantization*, arXiv
@@ -17,7 +19,8 @@ use crate::layout::check_len;
 ///
 /// # Errors
 ///
-/// [`CalibError::Length`] when slices do not have these sizes.
+/// [`CalibError::Length`] when slices do not have these sizes, [`CalibError::Format`] for a shape
+/// that overflows, [`CalibError::Memory`] for more channels without weights than fit.
 ///
 /// ```
 /// use qcalib::correct::bias_correction;
@@ -40,19 +43,18 @@ pub fn bias_correction(
     if let Some(bias) = bias {
         check_len("bias", bias.len(), &[channels])?;
     }
-    // Within the weights' own length, which was checked.
-    let each = inputs * area;
-    Ok((0..channels)
-        .map(|c| {
-            let row = c * each..(c + 1) * each;
-            let pairs = weight[row.clone()].iter().zip(&quantized[row]);
-            let error: f64 = pairs
-                .enumerate()
-                .map(|(k, (&w, &q))| {
-                    (f64::from(q) - f64::from(w)) * f64::from(input_means[k / area])
-                })
-                .sum();
-            (bias.map_or(0.0, |b| f64::from(b[c])) - error) as f32
-        })
-        .collect())
+    // With no channels, the rest of the shape may be of any size.
+    let each = element_count(&[inputs, area])?;
+    let mut corrected = Vec::new();
+    reserve(&mut corrected, "channels", channels)?;
+    corrected.extend((0..channels).map(|c| {
+        let row = c * each..(c + 1) * each;
+        let pairs = weight[row.clone()].iter().zip(&quantized[row]);
+        let error: f64 = pairs
+            .enumerate()
+            .map(|(k, (&w, &q))| (f64::from(q) - f64::from(w)) * f64::from(input_means[k / area]))
+            .sum();
+        (bias.map_or(0.0, |b| f64::from(b[c])) - error) as f32
+    }));
+    Ok(corrected)
 }

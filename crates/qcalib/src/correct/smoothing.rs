@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::CalibError;
 use crate::layout::check_len;
+use crate::room::filled;
 
 /// The largest magnitude of every channel of a row-major tensor `outer × channels × inner`, in its
 /// unit; 0 for a channel without values.
@@ -12,7 +13,7 @@ use crate::layout::check_len;
 /// # Errors
 ///
 /// [`CalibError::Length`] when the tensor does not fill the shape, [`CalibError::Setting`] for a
-/// value that is not finite.
+/// value that is not finite, [`CalibError::Memory`] for more channels without values than fit.
 ///
 /// ```
 /// let m = qcalib::correct::channel_abs_max(&[1.0, -2.0, 3.0, 0.5], [2, 2, 1])?;
@@ -28,7 +29,7 @@ pub fn channel_abs_max(x: &[f32], shape: [usize; 3]) -> Result<Vec<f32>, CalibEr
             allowed: "finite",
         });
     }
-    let mut most = alloc::vec![0f32; shape[1]];
+    let mut most = filled("channels", shape[1], 0f32)?;
     if shape[2] > 0 && !most.is_empty() {
         for (i, run) in x.chunks_exact(shape[2]).enumerate() {
             let m = &mut most[i % shape[1]];
