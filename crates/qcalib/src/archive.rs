@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::Batches;
-use crate::{CalibError, Observer, ObserverState, TensorView};
+use crate::{CalibError, Observer, ObserverState, Policy, TensorView, UncheckedState};
 
 /// The observers of all tensors of a model, and which batches they have seen: what one process of
 /// a sharded calibration hands on, and what a finished calibration is kept as.
@@ -20,12 +20,13 @@ use crate::{CalibError, Observer, ObserverState, TensorView};
 /// # File
 ///
 /// ```text
-/// "QCAL" · version u32 · length of the body u64 · body · CRC-32 of all before it
+/// "QARC" · version u32 · length of the body u64 · body · CRC-32 of all before it
 /// ```
 ///
 /// Numbers are little-endian. Magic, version, length and checksum are compared, in this order,
 /// before the body is looked at and before anything is allocated; the body (postcard) holds
-/// [`ObserverState`]s, which check themselves. A file that was cut or of which any two bits (or
+/// [`UncheckedState`]s, which are restored one by one, so that an error names the tensor, the
+/// field, the group and the reason. The version is raised with [`ObserverState::VERSION`], too. A file that was cut or of which any two bits (or
 /// any among 32 neighbours) were flipped is always refused.
 ///
 /// ```
@@ -52,7 +53,7 @@ pub struct Archive {
     tensors: BTreeMap<String, Vec<Box<dyn Observer>>>,
 }
 
-const MAGIC: [u8; 4] = *b"QCAL";
+const MAGIC: [u8; 4] = *b"QARC";
 
 /// Magic, version and length.
 const HEADER: usize = 16;
@@ -121,7 +122,8 @@ impl Archive {
     /// Shows a tensor of a batch to its observers and notes the batch.
     ///
     /// `batch_index` numbers the batches of the whole data set, in whatever process they are
-    /// observed; a batch may have any number of tensors, and none has to be there.
+    /// observed; a batch may have any number of tensors, and none has to be there. After an error
+    /// no observer has recorded anything of `x`.
     ///
     /// # Errors
     ///
@@ -140,11 +142,18 @@ impl Archive {
                 allowed: "those that observers were placed at",
             });
         };
-        for observer in list {
-            observer
-                .observe_view(batch_index, x)
-                .map_err(|e| e.in_tensor(tensor))?;
-        }
+        // All are asked before the first records, and those that may still refuse a value go
+        // before the others: the first of them refuses it for all.
+        let (strict, others): (Vec<_>, Vec<_>) =
+            list.iter_mut().partition(|o| o.policy() == Policy::Error);
+        let mut list: Vec<_> = strict.into_iter().chain(others).collect();
+        list.iter_mut()
+            .try_for_each(|o| o.check_view(&x))
+            .and_then(|()| {
+                list.iter_mut()
+                    .try_for_each(|o| o.observe_view(batch_index, x))
+            })
+            .map_err(|e| e.in_tensor(tensor))?;
         self.batches.insert(batch_index);
         Ok(())
     }
@@ -208,7 +217,7 @@ impl Archive {
     pub fn to_bytes(&self) -> Result<Vec<u8>, CalibError> {
         let body = Body {
             model: self.model.clone(),
-            batches: self.batches.clone(),
+            batches: self.batches.clone().into(),
             tensors: self
                 .tensors
                 .iter()
@@ -231,7 +240,8 @@ impl Archive {
     /// # Errors
     ///
     /// [`CalibError::Mismatch`] for another magic, version, length or checksum,
-    /// [`CalibError::Decode`] for a body that no archive writes.
+    /// [`CalibError::Decode`] for a body that no archive writes, [`CalibError::State`] for batches
+    /// or (in a [`CalibError::Tensor`]) an observer that cannot be.
     pub fn from_bytes(bytes: &[u8]) -> Result<Archive, CalibError> {
         let differs = |what, given: String, expected: String| {
             Err(CalibError::Mismatch {
@@ -246,7 +256,11 @@ impl Archive {
         };
         if *magic != MAGIC {
             let show = |b: &[u8]| String::from_utf8_lossy(b).escape_default().to_string();
-            return differs("magic of the file", show(magic), show(&MAGIC));
+            return differs(
+                "not an archive: the magic of the file",
+                show(magic),
+                show(&MAGIC),
+            );
         }
         let (Some((version, rest)), true) = (
             rest.split_first_chunk::<4>(),
@@ -290,7 +304,8 @@ impl Archive {
             let hex = |n: u32| alloc::format!("{n:08x}");
             return differs("checksum of the file", hex(given), hex(expected));
         }
-        let (body, rest): (Body, _) = postcard::take_from_bytes(body).map_err(decode)?;
+        let (body, rest): (Body<UncheckedState>, _) =
+            postcard::take_from_bytes(body).map_err(decode)?;
         if !rest.is_empty() {
             return Err(CalibError::Decode {
                 reason: alloc::format!("{} bytes follow the last tensor", rest.len()),
@@ -298,13 +313,13 @@ impl Archive {
         }
         let mut archive = Archive {
             model: body.model,
-            batches: body.batches,
+            batches: body.batches.try_into()?,
             tensors: BTreeMap::new(),
         };
         for (name, states) in body.tensors {
             for state in states {
-                archive
-                    .place(&name, state.into_observer())
+                ObserverState::try_from(state)
+                    .and_then(|state| archive.place(&name, state.into_observer()))
                     .map_err(|e| e.in_tensor(&name))?;
             }
         }
@@ -320,8 +335,8 @@ fn decode(e: postcard::Error) -> CalibError {
 
 /// What lies between the header and the checksum.
 #[derive(Debug, Serialize, Deserialize)]
-struct Body {
+struct Body<State> {
     model: String,
-    batches: Batches,
-    tensors: Vec<(String, Vec<ObserverState>)>,
+    batches: Vec<(u64, u64)>,
+    tensors: Vec<(String, Vec<State>)>,
 }

@@ -1,14 +1,12 @@
 //! A set of batch indices, small where they are neighbours.
 
 use alloc::vec::Vec;
-use serde::{Deserialize, Serialize};
 
 use crate::CalibError;
 
 /// Indices of batches as ranges: sorted, apart from each other, first and last included. One set
 /// has one form.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Batches(Vec<(u64, u64)>);
 
 impl Batches {

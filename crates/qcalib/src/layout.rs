@@ -249,7 +249,8 @@ mod tests {
     fn granularities(rank: usize) -> impl Iterator<Item = Granularity> {
         (0..rank)
             .flat_map(|axis| {
-                let blocks = [1, 2, 3, 100, usize::MAX / 2 + 1, usize::MAX].map(|block| Granularity::PerBlock { axis, block });
+                let blocks = [1, 2, 3, 100, usize::MAX / 2 + 1, usize::MAX]
+                    .map(|block| Granularity::PerBlock { axis, block });
                 [Granularity::PerChannel { axis }].into_iter().chain(blocks)
             })
             .chain([Granularity::PerTensor])

@@ -130,5 +130,5 @@ pub use fake::fake_quantize;
 pub use method::Method;
 pub use observer::{Observer, ObserverKind, Record};
 pub use policy::{NonFinite, Policy};
-pub use state::ObserverState;
+pub use state::{ObserverState, UncheckedState};
 pub use view::{TensorView, Values};

@@ -30,7 +30,7 @@ use crate::{CalibError, Observer, ObserverKind, Policy};
 /// # Ok::<(), qcalib::CalibError>(())
 /// ```
 #[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "StateWire")]
+#[serde(try_from = "UncheckedState")]
 pub struct ObserverState(Box<dyn Observer>);
 
 impl ObserverState {
@@ -58,7 +58,7 @@ impl ObserverState {
 impl Serialize for ObserverState {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         StateWire {
-            version: Version,
+            version: Version(ObserverState::VERSION),
             granularity: self.0.granularity(),
             policy: self.0.policy(),
             record: self.0.wire(),
@@ -112,34 +112,74 @@ struct StateWire {
     record: RecordWire,
 }
 
-impl TryFrom<StateWire> for ObserverState {
+/// An [`ObserverState`] as it was read, not believed yet.
+///
+/// Reading an [`ObserverState`] checks it at once, and what is wrong becomes a message of the
+/// format. Formats such as postcard have no room for messages; so whoever reads from one reads
+/// this, and keeps the [`CalibError`] of the conversion with its field, group and reason.
+///
+/// ```
+/// use qcalib::{CalibError, ObserverKind, ObserverState, Policy, UncheckedState};
+/// use qformat::Granularity;
+///
+/// let mut o = ObserverKind::MinMax.observer(Granularity::PerTensor, Policy::Error)?;
+/// o.observe(0, &[1.0, 2.0], &[2])?;
+/// let mut bytes = postcard::to_allocvec(&o.state()).unwrap();
+/// let read: UncheckedState = postcard::from_bytes(&bytes).unwrap();
+/// assert_eq!(ObserverState::try_from(read)?.kind(), ObserverKind::MinMax);
+///
+/// let count = bytes.len() - 4; // of the finite values, before three other counts
+/// bytes[count] = 0;
+/// let read: UncheckedState = postcard::from_bytes(&bytes).unwrap();
+/// let e = ObserverState::try_from(read).unwrap_err();
+/// assert!(matches!(e, CalibError::State { field: "range", group: 0, .. }));
+/// # Ok::<(), CalibError>(())
+/// ```
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct UncheckedState(StateWire);
+
+impl TryFrom<UncheckedState> for ObserverState {
     type Error = CalibError;
 
-    fn try_from(w: StateWire) -> Result<ObserverState, CalibError> {
+    /// Compares the version, then checks every count, order and length against each other.
+    fn try_from(UncheckedState(w): UncheckedState) -> Result<ObserverState, CalibError> {
+        w.version.check()?;
         Ok(ObserverState(w.record.restore(w.granularity, w.policy)?))
     }
 }
 
-/// The version number. It comes first in the file, so another one is named before anything that
-/// this build might not understand.
+/// The version number. It comes first in the file, so a format that has room for messages names
+/// another one before anything that this build might not understand.
 #[derive(Debug, Clone, Copy)]
-struct Version;
+struct Version(u32);
+
+impl Version {
+    fn check(self) -> Result<(), CalibError> {
+        if self.0 == ObserverState::VERSION {
+            return Ok(());
+        }
+        Err(CalibError::Mismatch {
+            what: "version of the stored state",
+            given: self.0.to_string(),
+            expected: ObserverState::VERSION.to_string(),
+        })
+    }
+}
 
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_u32(ObserverState::VERSION)
+        s.serialize_u32(self.0)
     }
 }
 
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match u32::deserialize(d)? {
-            ObserverState::VERSION => Ok(Version),
-            other => Err(de::Error::custom(CalibError::Mismatch {
-                what: "version of the stored state",
-                given: other.to_string(),
-                expected: ObserverState::VERSION.to_string(),
-            })),
+        let messages = d.is_human_readable();
+        let version = Version(u32::deserialize(d)?);
+        if messages {
+            version.check().map_err(de::Error::custom)?;
         }
+        Ok(version)
     }
 }

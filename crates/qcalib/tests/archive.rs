@@ -111,7 +111,7 @@ proptest! {
 }
 
 fn sealed(body: &[u8]) -> Vec<u8> {
-    let mut file = b"QCAL\x01\0\0\0".to_vec();
+    let mut file = b"QARC\x01\0\0\0".to_vec();
     file.extend((body.len() as u64).to_le_bytes());
     file.extend(body);
     let sum = crc32fast::hash(&file);
@@ -207,4 +207,113 @@ fn what_does_not_belong_together_is_refused_with_its_name() {
 fn observer(kind: ObserverKind) -> Box<dyn Observer> {
     kind.observer(Granularity::PerTensor, Policy::Ignore)
         .unwrap()
+}
+
+/// postcard has no room for messages, but the reason arrives.
+#[test]
+fn what_is_wrong_inside_is_named() {
+    let mut a = Archive::new("m");
+    a.place("t", observer(ObserverKind::MinMax)).unwrap();
+    let x = [1.0f32, 2.0];
+    a.observe(5, "t", TensorView::new(&x[..], &[2]).unwrap())
+        .unwrap();
+    let good = a.to_bytes().unwrap();
+    let body = &good[16..good.len() - 4];
+    // Name, one range of batches, one tensor of one state, whose last four bytes are counts.
+    assert_eq!(&body[..5], [1, b'm', 1, 5, 5]);
+    let read = |at: usize, byte: u8| {
+        let mut body = body.to_vec();
+        body[at] = byte;
+        Archive::from_bytes(&sealed(&body)).unwrap_err()
+    };
+    let e = read(body.len() - 4, 0);
+    let CalibError::Tensor { tensor, source } = &e else {
+        panic!("{e}");
+    };
+    assert_eq!(tensor, "t");
+    assert!(
+        matches!(
+            **source,
+            CalibError::State {
+                field: "range",
+                group: 0,
+                ..
+            }
+        ),
+        "{e}"
+    );
+    let e = read(4, 4);
+    assert!(
+        matches!(
+            e,
+            CalibError::State {
+                field: "batches",
+                ..
+            }
+        ),
+        "{e}"
+    );
+    // The state's own version, after "t" and the number of its states.
+    let version = body.windows(4).position(|w| w == [1, b't', 1, 1]).unwrap() + 3;
+    let e = read(version, 2).to_string();
+    assert!(e.contains("\"t\"") && e.contains("version"), "{e}");
+}
+
+#[test]
+fn other_files_are_no_archives() {
+    let mut other = filled(0..1).to_bytes().unwrap();
+    other[..4].copy_from_slice(b"QCAL");
+    let e = Archive::from_bytes(&other).unwrap_err().to_string();
+    assert!(
+        ["not an archive", "QCAL", "QARC"]
+            .iter()
+            .all(|w| e.contains(w)),
+        "{e}"
+    );
+}
+
+/// Of several observers of a tensor either all record a batch or none does.
+#[test]
+fn a_batch_is_recorded_by_all_observers_or_by_none() {
+    let channel = Granularity::PerChannel { axis: 1 };
+    let placed = |list: [(ObserverKind, Granularity, Policy); 2]| {
+        let mut a = Archive::new("m");
+        for (kind, granularity, policy) in list {
+            a.place("t", kind.observer(granularity, policy).unwrap())
+                .unwrap();
+        }
+        a
+    };
+    let (lenient, strict) = (Policy::Ignore, Policy::Error);
+    let tensor = Granularity::PerTensor;
+    let (cheap, last) = (ObserverKind::MinMax, ObserverKind::Histogram);
+    for (list, x, shape) in [
+        // The second refuses the value, the axis, the number of channels.
+        (
+            [(cheap, tensor, lenient), (last, tensor, strict)],
+            &[1.0, f32::NAN][..],
+            &[1, 2][..],
+        ),
+        (
+            [(cheap, tensor, strict), (last, channel, strict)],
+            &[1.0, 2.0],
+            &[2],
+        ),
+        (
+            [(cheap, tensor, lenient), (last, channel, lenient)],
+            &[1.0; 3],
+            &[1, 3],
+        ),
+    ] {
+        let mut a = placed(list);
+        let good = TensorView::new(&[0.5f32, 0.25][..], &[1, 2]).unwrap();
+        a.observe(0, "t", good).unwrap();
+        let before = a.to_bytes().unwrap();
+        let bad = TensorView::new(x, shape).unwrap();
+        let e = a.observe(1, "t", bad).unwrap_err();
+        assert!(matches!(e, CalibError::Tensor { .. }), "{e}");
+        assert_eq!(a.to_bytes().unwrap(), before);
+        a.observe(1, "t", good).unwrap();
+        assert_eq!(a.batches(), 2);
+    }
 }
