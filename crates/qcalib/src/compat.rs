@@ -9,10 +9,13 @@
 //! |---|---|---|
 //! | [`onnxruntime`] 1.32 | min-max, moving average, entropy, percentile | `compute_scale_zp`, `DynamicQuantizeLinear` |
 //! | [`torch`] 1.13 | min-max, moving average, per channel, histogram | `_calculate_qparams` |
-//! | [`tflite`] | – | the nudged zero point of gemmlowp |
+//! | [`tflite`] | – | the nudged zero points of TensorFlow Lite and of gemmlowp |
 //!
 //! What the tools do on values that are not finite is not repeated: some propagate them into a
-//! scale, some crash. Here they are [`CalibError::NonFinite`]. The tools see batches in order;
+//! scale, some crash. Here they are [`CalibError::NonFinite`], or [`FormatError::Range`](qformat::FormatError::Range)
+//! where a range is given. Where the tools' own arithmetic under-
+//! or overflows (a range of a few subnormals, or of ±3.4 · 10³⁸) they give a scale of 0 or ∞, or NaN;
+//! here that is a [`CalibError::Setting`]. The tools see batches in order;
 //! so do these.
 
 use alloc::vec::Vec;
@@ -123,6 +126,43 @@ fn check_bins(argument: &'static str, bins: f64) -> Result<usize, CalibError> {
         argument,
         given: bins,
         allowed: "at least 1 and at most 4194304",
+    })
+}
+
+/// A scale that a quantizer can use. The tools themselves give 0, ∞ or NaN where their arithmetic
+/// under- or overflows.
+fn check_scale(scale: f32) -> Result<f32, CalibError> {
+    if scale > 0.0 && scale.is_finite() {
+        return Ok(scale);
+    }
+    Err(CalibError::Setting {
+        argument: "the tool's scale for the range",
+        given: scale.into(),
+        allowed: "positive and finite: the range is too narrow or too wide",
+    })
+}
+
+/// Ends that the tool's arithmetic kept in order and finite.
+fn check_average(r: ValueRange) -> Result<ValueRange, CalibError> {
+    if r.min.is_finite() && r.max.is_finite() {
+        return Ok(r);
+    }
+    Err(CalibError::Setting {
+        argument: "average of the batches' ends",
+        given: if r.min.is_finite() { r.max } else { r.min }.into(),
+        allowed: "finite: sums and differences must not overflow f32",
+    })
+}
+
+/// The weight of a new batch in a moving average.
+fn check_constant(constant: f32) -> Result<(), CalibError> {
+    if (0.0..=1.0).contains(&constant) {
+        return Ok(());
+    }
+    Err(CalibError::Setting {
+        argument: "averaging_constant",
+        given: constant.into(),
+        allowed: "from 0 to 1",
     })
 }
 

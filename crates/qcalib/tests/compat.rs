@@ -1,8 +1,8 @@
 //! The compatibility modes against what the tools themselves answered; the fixtures were made by
-//! `scripts/make_calib_fixtures.py`.
+//! `scripts/make_calib_fixtures.py` and `scripts/make_gemmlowp_fixture.cc`.
 
-use qcalib::ValueRange;
-use qcalib::compat::{ToolParams, onnxruntime, torch};
+use qcalib::compat::{ToolParams, onnxruntime, tflite, torch};
+use qcalib::{CalibError, ValueRange};
 use qformat::{DType, Granularity};
 use serde_json::Value;
 
@@ -202,7 +202,7 @@ fn torch_min_max_and_moving_average() {
 fn torch_histogram() {
     for row in rows(&fixture("torch_observers.json"), "histograms") {
         let bins = row["bins"].as_u64().unwrap() as usize;
-        let mut o = torch::Histogram::new(torch::TorchQuantizer::default(), bins).unwrap();
+        let mut o = torch::Histogram::new(quantizer(&row), bins).unwrap();
         for x in stream(&row["in"]) {
             o.observe(&x).unwrap();
         }
@@ -254,4 +254,138 @@ fn what_the_tools_cannot_do_is_an_error() {
         ..Default::default()
     };
     assert!(q.integers().is_err());
+}
+
+#[test]
+fn gemmlowp_parameters() {
+    for row in rows(&fixture("gemmlowp.json"), "params") {
+        let b = bits(&row);
+        let (min, max) = (f32::from_bits(b[0]), f32::from_bits(b[1]));
+        let found = tflite::gemmlowp(ValueRange { min, max }).unwrap();
+        assert_eq!(found.scale.to_bits(), b[2], "{row}: {found:?}");
+        assert_eq!(found.zero_point, b[3] as i32, "{row}: {found:?}");
+        // TensorFlow Lite's form differs by roundings only.
+        let other = tflite::nudged(ValueRange { min, max }, 0, 255).unwrap();
+        assert!((other.scale / found.scale - 1.0).abs() < 1e-6);
+        assert!(found.zero_point.abs_diff(other.zero_point) <= 1);
+    }
+}
+
+fn setting<T: std::fmt::Debug>(result: Result<T, CalibError>) {
+    assert!(
+        matches!(result, Err(CalibError::Setting { .. })),
+        "{result:?}"
+    );
+}
+
+/// Where the tools under- or overflow they give 0, infinity or NaN; here that is an error.
+#[test]
+fn what_overflows_in_a_tool_is_an_error() {
+    let tiny = f32::from_bits(1);
+    let range = |min, max| ValueRange { min, max };
+    let widest = range(-3.4e38, 3.4e38);
+    setting(tflite::nudged_range(range(0.0, tiny), 0, 255));
+    setting(tflite::nudged_range(widest, 0, 255));
+    setting(tflite::nudged(widest, 0, 1));
+    setting(tflite::gemmlowp(range(0.0, tiny)));
+    setting(tflite::gemmlowp(widest));
+    assert!(tflite::nudged(widest, 0, 255).unwrap().scale.is_finite());
+
+    let affine = torch::TorchQuantizer::default();
+    setting(affine.params(Some(widest)));
+    let symmetric = torch::TorchQuantizer {
+        symmetric: true,
+        ..affine
+    };
+    assert!(symmetric.params(Some(widest)).unwrap().scale.is_finite());
+    let one_integer = torch::TorchQuantizer {
+        range: Some((0, 1)),
+        reduce_range: true,
+        ..affine
+    };
+    setting(one_integer.integers());
+    setting(one_integer.params(Some(range(0.0, 1.0))));
+    for eps in [f32::INFINITY, 0.0, f32::NAN] {
+        setting(torch::TorchQuantizer { eps, ..affine }.params(Some(range(0.0, 0.0))));
+    }
+
+    for least in [f32::INFINITY, f32::NAN, -1.0] {
+        let r = range(0.0, 1.0);
+        setting(onnxruntime::scale_and_zero_point(
+            r,
+            DType::U8,
+            false,
+            false,
+            Some(least),
+        ));
+    }
+    setting(onnxruntime::dynamic_quantize_linear(widest));
+    setting(onnxruntime::dynamic_quantize_linear(range(0.0, tiny)));
+
+    for bins in [1, 2, 128] {
+        let mut c = onnxruntime::Percentile::new(onnxruntime::PercentileSettings {
+            num_bins: bins,
+            symmetric: false,
+            ..Default::default()
+        })
+        .unwrap();
+        setting(c.collect(&[&[-3e38, 3e38]]));
+        c.collect(&[&[-1.0, 1.0]]).unwrap();
+        let r = c.range().unwrap();
+        assert!(r.min.is_finite() && r.max.is_finite());
+    }
+}
+
+#[test]
+fn averages_stay_finite_or_are_refused() {
+    for averaging_constant in [f32::NAN, -0.1, 1.5, f32::INFINITY] {
+        let mut c = onnxruntime::MinMax::new(onnxruntime::MinMaxSettings {
+            moving_average: true,
+            averaging_constant,
+            ..Default::default()
+        });
+        setting(c.collect(&[&[1.0]]));
+        let mut o = torch::MovingAverage::new(
+            torch::TorchQuantizer::default(),
+            Granularity::PerTensor,
+            averaging_constant,
+        );
+        setting(o.observe(&[1.0], &[1]));
+    }
+    let mut c = onnxruntime::MinMax::new(onnxruntime::MinMaxSettings {
+        moving_average: true,
+        ..Default::default()
+    });
+    setting(c.collect(&[&[3e38], &[3e38]]));
+    assert!(c.range().is_err());
+    c.collect(&[&[3e38]]).unwrap();
+    setting(c.collect(&[&[-3e38]]));
+    assert_eq!(c.range().unwrap().max, 3e38);
+    let q = torch::TorchQuantizer::default();
+    let mut o = torch::MovingAverage::new(q, Granularity::PerTensor, 0.5);
+    o.observe(&[3e38], &[1]).unwrap();
+    setting(o.observe(&[-3e38], &[1]));
+    assert_eq!(o.ranges()[0].max, 3e38);
+
+    let mut h = torch::Histogram::new(q, 100).unwrap();
+    setting(h.observe(&[-3e38, 3e38]));
+    assert!(h.range().is_none());
+    h.observe(&[-4e37, 4e37]).unwrap();
+    let r = h.range().unwrap();
+    assert!(r.min.is_finite() && r.max.is_finite() && r.min < r.max);
+}
+
+/// The bound on bins holds for all of them, not for those that one call adds.
+#[test]
+fn a_histogram_that_grows_step_by_step_is_bounded() {
+    let mut c = onnxruntime::Percentile::new(onnxruntime::PercentileSettings {
+        num_bins: 1,
+        ..Default::default()
+    })
+    .unwrap();
+    c.collect(&[&[0.0, 1.0]]).unwrap();
+    let most = (1 << 22) as f32;
+    c.collect(&[&[most - 1.0]]).unwrap();
+    setting(c.collect(&[&[most + 3.0]]));
+    c.collect(&[&[2.0]]).unwrap();
 }

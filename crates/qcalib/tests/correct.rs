@@ -308,3 +308,23 @@ fn shapes_that_no_memory_holds_are_errors() {
         Ok(vec![])
     );
 }
+
+#[test]
+fn factors_that_would_leave_no_weights_are_refused() {
+    let setting = |r: Result<(), CalibError>| assert!(matches!(r, Err(CalibError::Setting { .. })));
+    for factor in [0.0, f32::NAN, f32::INFINITY, 1e-30] {
+        let mut w = [1.0, 3e38];
+        setting(scale_channels(&mut w, &[1.0, factor]));
+        assert_eq!(w, [1.0, 3e38]);
+    }
+    for factor in [f32::NAN, f32::INFINITY, 1e30] {
+        let mut w = [1.0, 3e38];
+        setting(unscale_inputs(&mut w, [1, 2, 1], &[1.0, factor]));
+        assert_eq!(w, [1.0, 3e38]);
+    }
+    // A bias that its factor would overflow leaves everything as it was.
+    let (mut w1, mut b1, mut w2) = ([1e-6, 1.0], [3e38, 1.0], [1.0, 1.0]);
+    let e = equalize(&mut w1, Some(&mut b1), &mut w2, 2, [1, 2, 1], false);
+    assert!(matches!(e, Err(CalibError::Setting { .. })));
+    assert_eq!((w1, b1, w2), ([1e-6, 1.0], [3e38, 1.0], [1.0, 1.0]));
+}

@@ -50,7 +50,8 @@ pub(super) fn histogram(
         last += 0.5;
     }
     let edges = linspace(first, last, bins);
-    if edges.windows(2).any(|w| w[0] >= w[1]) {
+    // A range that overflows f32 has edges of NaN.
+    if !edges.windows(2).all(|w| w[0] < w[1]) {
         return Err(CalibError::Setting {
             argument: "bins",
             given: bins as f64,

@@ -10,7 +10,7 @@
 //!   smoothed to 10⁻⁴ of a *count*. All in f32. (Its logarithm is NumPy's vectorised one, which
 //!   may round otherwise than the correct one used here; that can matter only where two candidates
 //!   are equal to seven digits.)
-//! * Its histograms grow by whole bins, without bound; here growth beyond 2^22 bins is an error.
+//! * Its histograms grow by whole bins, without bound; here more than 2^22 bins in all are an error.
 //! * Its percentiles are edges found in an accumulated f64 distribution: with the lower edge of
 //!   the bin that passes the share on the upper side, so the value itself is cut.
 //! * Zero points are `round(qmin − rmin / scale)` in f64, without a clamp.

@@ -1,24 +1,24 @@
-//! TensorFlow Lite's nudged zero point (gemmlowp).
+//! The nudged zero points of TensorFlow Lite and of gemmlowp.
 
 use qformat::FormatError;
 
-use super::ToolParams;
+use super::{ToolParams, check_scale};
 use crate::{CalibError, ValueRange};
 
-/// Scale and zero point as TensorFlow Lite and gemmlowp choose them.
+/// Scale and zero point as TensorFlow Lite chooses them, in the unit of the values.
 ///
 /// In f64, with the range widened to hold 0: `S = (max − min) / (qmax − qmin)`, and of the two
 /// zero points `qmin − min / S` and `qmax − max / S` the one whose terms are smaller and therefore
 /// rounded less; then "nudged" to the nearest integer of the range, halves away from zero, so that
-/// 0 is exact (Jacob et al. 2018, arXiv 1712.05877, §2.1 and gemmlowp's
-/// `doc/quantization_example.cc`; TensorFlow Lite's `ChooseQuantizationParams`). A range of no
-/// width gives their scale of 0 no quantizer could use; it is 1 here, with the lowest integer's
-/// nearest to 0 as zero point.
+/// 0 is exact (Jacob et al. 2018, arXiv 1712.05877, §2.1; `ChooseQuantizationParams` of
+/// `tensorflow/lite/kernels/internal/quantization_util.h`). For a range of no width that function
+/// gives a scale of 0, which no quantizer could use; here the scale is then 1, and the zero point
+/// the integer of the range that is nearest to 0.
 ///
 /// # Errors
 ///
 /// [`CalibError::Format`] for ends that are not finite or swapped, [`CalibError::Setting`] unless
-/// `qmin < qmax`.
+/// `qmin < qmax` and for a scale beyond f32 (two integers for a range of ±3.4 · 10³⁸).
 ///
 /// ```
 /// use qcalib::{ValueRange, compat::tflite::nudged};
@@ -66,14 +66,48 @@ pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, Cal
         libm::round(zero) as i32 // between two i32
     };
     Ok(ToolParams {
-        scale: scale as f32,
+        scale: check_scale(scale as f32)?,
         zero_point,
         min: qmin,
         max: qmax,
     })
 }
 
-/// The range that the nudged parameters span: what TensorFlow's `FakeQuantWithMinMaxVars` clamps
+/// Scale and zero point as gemmlowp's `doc/quantization_example.cc` chooses them for u8, in the unit
+/// of the values: TensorFlow Lite's rule in its first form.
+///
+/// With the range `[a, b]` widened to hold 0, `S = (b − a) / 255` in f32, and the zero point is
+/// `−a / S` in f64, rounded half away from zero and clamped to `[0, 255]`. Unlike in [`nudged`] the
+/// difference is rounded to f32, and the upper end has no say.
+///
+/// # Errors
+///
+/// [`CalibError::Format`] for ends that are not finite or swapped, [`CalibError::Setting`] for a
+/// range whose scale is 0 or infinite in f32.
+///
+/// ```
+/// use qcalib::{ValueRange, compat::tflite::gemmlowp};
+/// let p = gemmlowp(ValueRange { min: -1.0, max: 1.0 })?;
+/// assert_eq!(p.zero_point, 127); // 2 / 255 was rounded up in f32: 127.49999…
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
+pub fn gemmlowp(range: ValueRange) -> Result<ToolParams, CalibError> {
+    let ValueRange { min, max } = range;
+    if !(min.is_finite() && max.is_finite() && min <= max) {
+        return Err(FormatError::Range { min, max }.into());
+    }
+    let (low, high) = (min.min(0.0), max.max(0.0));
+    let scale = check_scale((high - low) / 255.0)?;
+    let zero = libm::round(0.0 - f64::from(low) / f64::from(scale)).clamp(0.0, 255.0);
+    Ok(ToolParams {
+        scale,
+        zero_point: zero as i32, // an integer from 0 to 255
+        min: 0,
+        max: 255,
+    })
+}
+
+/// The range that the nudged parameters span, in the unit of the values: what TensorFlow's `FakeQuantWithMinMaxVars` clamps
 /// to, so that a trained network and its converted form clip alike.
 ///
 /// All in f32, as that operator has it: `S = (max − min) / (qmax − qmin)`, the zero point
@@ -83,7 +117,7 @@ pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, Cal
 /// # Errors
 ///
 /// [`CalibError::Format`] unless `min < max` and both are finite, [`CalibError::Setting`] unless
-/// `qmin < qmax`.
+/// `qmin < qmax` and for a range whose scale is 0 or infinite in f32 (where the operator gives NaN).
 ///
 /// ```
 /// use qcalib::{ValueRange, compat::tflite::nudged_range};
@@ -106,7 +140,7 @@ pub fn nudged_range(range: ValueRange, qmin: i32, qmax: i32) -> Result<ValueRang
         });
     }
     let (first, last) = (qmin as f32, qmax as f32);
-    let scale = (max - min) / (last - first);
+    let scale = check_scale((max - min) / (last - first))?;
     let zero = libm::roundf(first - min / scale).clamp(first, last);
     Ok(ValueRange {
         min: (first - zero) * scale,

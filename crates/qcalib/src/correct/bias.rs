@@ -7,20 +7,21 @@ use crate::CalibError;
 use crate::layout::check_len;
 use crate::room::filled;
 
-/// A bias at the scale of the accumulator.
+/// A bias at the scale of the accumulator: `values · scales` is the bias, in its unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantizedBias {
-    /// `rne(b / (S_a · S_w))`, one a channel.
+    /// `rne(b / (S_a · S_w))`, one a channel, in steps of its scale.
     pub values: Vec<i32>,
-    /// `S_a · S_w`, one a channel.
+    /// `S_a · S_w`, one a channel, in the unit of the bias.
     pub scales: Vec<f32>,
 }
 
 /// Quantizes a bias to i32 with the scale `S_a · S_w` and zero point 0, so that it can be added to
 /// the accumulator (Jacob et al. 2018, arXiv 1712.05877, §2.4).
 ///
-/// `weight_scales` has one scale a channel, or one for all. The product of the scales is rounded
-/// to f32, as files store it; the quotient is taken in f64 and rounded to nearest, ties to even.
+/// `weight_scales` has one scale a channel, or one for all. `bias` is in the unit of the layer's
+/// output, which is that of its input (`S_a`) times that of its weights (`S_w`): the product of
+/// the scales is in it, too. The product is rounded to f32, as files store it; the quotient is taken in f64 and rounded to nearest, ties to even.
 ///
 /// # Errors
 ///
@@ -73,6 +74,11 @@ pub fn quantize_bias(
 /// The smallest weight scales with which [`quantize_bias`] keeps every bias within
 /// `±limit`, none below those given: what a weight is quantized with where its own scale is too
 /// fine for its bias.
+///
+/// `S_w ← max(S_w, |b| / (limit · S_a))`, in the unit of the weights, and up by as many roundings as
+/// it takes: that follows from `|rne(b / (S_a · S_w))| ≤ limit` (Jacob et al. 2018, arXiv
+/// 1712.05877, §2.4, who fix the bias' scale and zero point; the remedy is this crate's, as that
+/// of ONNX Runtime's `qdq_quantizer.py`, which adjusts weight scales for int32 biases).
 ///
 /// A `limit` below `i32::MAX` leaves room for the products that the accumulator adds. One scale
 /// for all channels is raised for the largest bias.

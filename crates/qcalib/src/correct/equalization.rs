@@ -35,7 +35,8 @@ pub struct Equalization {
 /// # Errors
 ///
 /// [`CalibError::Length`] when slices do not have these sizes, [`CalibError::Setting`] for weights
-/// that are not finite. After an error nothing was changed.
+/// that are not finite and biases that are not, or would not be, [`CalibError::Memory`] for more
+/// channels without weights than fit. After an error nothing was changed.
 ///
 /// ```
 /// use qcalib::correct::equalize;
@@ -91,10 +92,11 @@ pub fn equalize(
             1.0
         }
     };
-    scale_channels(first, &factors)?;
+    // The weights stay finite by the choice of the factors; a bias need not.
     if let Some(bias) = bias {
         scale_channels(bias, &factors)?;
     }
+    scale_channels(first, &factors)?;
     unscale_inputs(second, second_shape, &factors)?;
     let after = channel_abs_max(first, [1, channels, each])?;
     Ok(Equalization {
@@ -108,7 +110,9 @@ pub fn equalize(
 ///
 /// # Errors
 ///
-/// [`CalibError::Length`] when the weight is no multiple of the factors' number.
+/// [`CalibError::Length`] when the weight is no multiple of the factors' number,
+/// [`CalibError::Setting`] for a factor of 0, factors and weights that are not finite, and quotients
+/// that overflow. After an error nothing was changed.
 ///
 /// ```
 /// let mut w = [2.0, 4.0, 6.0, 8.0];
@@ -119,7 +123,16 @@ pub fn equalize(
 pub fn scale_channels(weight: &mut [f32], factors: &[f32]) -> Result<(), CalibError> {
     let each = weight.len().checked_div(factors.len()).unwrap_or(0);
     check_len("weight", weight.len(), &[factors.len(), each])?;
+    if let Some(&s) = factors.iter().find(|&&s| s == 0.0 || !s.is_finite()) {
+        return Err(CalibError::Setting {
+            argument: "factor",
+            given: s.into(),
+            allowed: "finite and not 0",
+        });
+    }
     if each > 0 {
+        let rows = weight.chunks_exact(each).zip(factors);
+        check_results(rows.flat_map(|(row, &s)| row.iter().map(move |&w| w / s)))?;
         for (row, &s) in weight.chunks_exact_mut(each).zip(factors) {
             row.iter_mut().for_each(|w| *w /= s);
         }
@@ -132,7 +145,9 @@ pub fn scale_channels(weight: &mut [f32], factors: &[f32]) -> Result<(), CalibEr
 ///
 /// # Errors
 ///
-/// [`CalibError::Length`] when the weight or the factors do not fill the shape.
+/// [`CalibError::Length`] when the weight or the factors do not fill the shape,
+/// [`CalibError::Setting`] for factors and weights that are not finite, and products that overflow.
+/// After an error nothing was changed.
 ///
 /// ```
 /// let mut w = [1.0, 2.0, 3.0, 4.0];
@@ -147,7 +162,16 @@ pub fn unscale_inputs(
 ) -> Result<(), CalibError> {
     check_len("weight", weight.len(), &shape)?;
     check_len("factors", factors.len(), &[shape[1]])?;
+    if let Some(&s) = factors.iter().find(|s| !s.is_finite()) {
+        return Err(CalibError::Setting {
+            argument: "factor",
+            given: s.into(),
+            allowed: "finite",
+        });
+    }
     if shape[2] > 0 {
+        let runs = weight.chunks_exact(shape[2]).zip(factors.iter().cycle());
+        check_results(runs.flat_map(|(run, &s)| run.iter().map(move |&w| w * s)))?;
         for (run, &s) in weight
             .chunks_exact_mut(shape[2])
             .zip(factors.iter().cycle())
@@ -156,4 +180,15 @@ pub fn unscale_inputs(
         }
     }
     Ok(())
+}
+
+fn check_results(mut results: impl Iterator<Item = f32>) -> Result<(), CalibError> {
+    match results.find(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(v) => Err(CalibError::Setting {
+            argument: "scaled weight",
+            given: v.into(),
+            allowed: "finite",
+        }),
+    }
 }

@@ -26,7 +26,18 @@ impl Default for EntropySettings {
     }
 }
 
-/// ONNX Runtime's `EntropyCalibrater`.
+/// ONNX Runtime's `EntropyCalibrater` (`get_entropy_threshold` of `quantization/calibrate.py`).
+///
+/// The histogram is symmetric about zero, and candidate `i` keeps the `2 i + 1` bins (or the `2 i`
+/// that there are) around the middle, from `i = levels / 2` outwards. Of each
+///
+/// * `P` are the counts inside, with those outside added to the outermost bins;
+/// * `Q` are the counts inside, joined in `levels` runs of `bins / levels` (rounded down) bins, each
+///   spread evenly, cut to an integer, over the bins of its run where `P` is not 0 (the last run
+///   takes the counts of what is left over);
+/// * zeros of both become 10⁻⁴ at the other bins' expense, and both are normalised;
+///
+/// and the first with the least `Σ P · ln(P / Q)` gives the range, brought inside what was seen.
 ///
 /// ```
 /// use qcalib::compat::onnxruntime::{Entropy, EntropySettings};
@@ -76,7 +87,7 @@ impl Entropy {
         Ok(())
     }
 
-    /// What `compute_data` gives.
+    /// What `compute_data` gives, in the unit of the values.
     ///
     /// # Errors
     ///

@@ -98,8 +98,9 @@ impl Collected {
             let more = arange_len(start, stop, width);
             // Adding nothing is right where rounding leaves no room for an edge.
             if more >= 1.0 {
-                let more = check_bins("bins", more)?;
-                edges.extend(arange(start, width, more));
+                let had = edges.len() - 1;
+                let all = check_bins("bins", had as f64 + more)?;
+                edges.extend(arange(start, width, all - had));
             }
         }
         let mut counts = histogram_between(&magnitudes, &edges);
@@ -160,7 +161,12 @@ impl Default for PercentileSettings {
     }
 }
 
-/// ONNX Runtime's `PercentileCalibrater`.
+/// ONNX Runtime's `PercentileCalibrater` (`compute_percentile` of `quantization/calibrate.py`).
+///
+/// With the percentage `p` and the share `F(j)` of the values in the first `j + 1` bins, summed in
+/// f64, `e(s)` is the lower edge of the first bin with `F ≥ s`. The range is `[−e(p / 100),
+/// e(p / 100)]` of `|x|` where `symmetric`, else `[e(c), e(1 − c)]` with `c = (100 − p) / 200`; it is
+/// then brought inside what was seen.
 ///
 /// ```
 /// use qcalib::compat::onnxruntime::{Percentile, PercentileSettings};
@@ -214,7 +220,7 @@ impl Percentile {
         Ok(())
     }
 
-    /// What `compute_data` gives.
+    /// What `compute_data` gives, in the unit of the values.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::super::{ends, numpy::pairwise_sum};
+use super::super::{check_average, check_constant, ends, numpy::pairwise_sum};
 use crate::{CalibError, ValueRange};
 
 /// What `create_calibrator` takes for this method.
@@ -55,7 +55,9 @@ impl MinMax {
     ///
     /// # Errors
     ///
-    /// [`CalibError::NonFinite`], and [`CalibError::NoData`] for no batch or an empty one.
+    /// [`CalibError::NonFinite`], [`CalibError::NoData`] for no batch or an empty one, and
+    /// [`CalibError::Setting`] when an average overflows f32 or its constant is not from 0 to 1.
+    /// After an error the calibrator is what it was.
     pub fn collect(&mut self, batches: &[&[f32]]) -> Result<(), CalibError> {
         let all: Vec<ValueRange> = batches
             .iter()
@@ -65,6 +67,9 @@ impl MinMax {
             return Err(CalibError::NoData { group: 0 });
         };
         let s = self.settings;
+        if s.moving_average {
+            check_constant(s.averaging_constant)?;
+        }
         let ValueRange { mut min, mut max } = if s.moving_average {
             // The mean is divided in f64 and rounded to f32.
             let mean = |end: fn(&ValueRange) -> f32| {
@@ -94,11 +99,11 @@ impl MinMax {
                 max = old.max.max(max);
             }
         }
-        self.range = Some(ValueRange { min, max });
+        self.range = Some(check_average(ValueRange { min, max })?);
         Ok(())
     }
 
-    /// What `compute_data` gives.
+    /// What `compute_data` gives: the joined or averaged ends, in the unit of the values.
     ///
     /// # Errors
     ///

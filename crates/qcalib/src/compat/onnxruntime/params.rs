@@ -2,7 +2,7 @@
 
 use qformat::{DType, FormatError};
 
-use super::super::ToolParams;
+use super::super::{ToolParams, check_scale};
 use crate::{CalibError, ValueRange};
 
 /// `get_qmin_qmax_for_qType`: the integers that the tool uses of a type.
@@ -51,7 +51,8 @@ pub fn integers(
 ///
 /// # Errors
 ///
-/// Those of [`integers`], and [`CalibError::Format`] for ends that are not finite or swapped.
+/// Those of [`integers`], [`CalibError::Format`] for ends that are not finite or swapped, and
+/// [`CalibError::Setting`] for a `min_real_range` that is negative, not finite or overflows f32.
 ///
 /// ```
 /// use qcalib::{ValueRange, compat::onnxruntime::scale_and_zero_point};
@@ -75,6 +76,13 @@ pub fn scale_and_zero_point(
     }
     let (mut low, mut high) = (min.min(0.0), max.max(0.0));
     if let Some(least) = min_real_range {
+        if !(least >= 0.0 && least.is_finite()) {
+            return Err(CalibError::Setting {
+                argument: "min_real_range",
+                given: least.into(),
+                allowed: "not negative, and finite",
+            });
+        }
         high = high.max(low + least);
     }
     if symmetric {
@@ -92,7 +100,7 @@ pub fn scale_and_zero_point(
         (scale as f32, libm::rint(zero))
     };
     Ok(ToolParams {
-        scale,
+        scale: check_scale(scale)?,
         // Between the integers of a 16-bit type.
         zero_point: zero_point as i32,
         min: qmin,
@@ -100,19 +108,34 @@ pub fn scale_and_zero_point(
     })
 }
 
-/// Scale and zero point of the operator `DynamicQuantizeLinear` as the runtime computes them: all
-/// in f32, the zero point clamped before it is rounded, scale 1 for a range of no width.
+/// Scale and zero point of the operator `DynamicQuantizeLinear` (ONNX opset 11) as the runtime
+/// computes them for u8: `S = (max − min) / 255` with the range widened to hold 0, and
+/// `Z = rne(clamp(0 − min / S, 0, 255))`, all in f32; the zero point is clamped before it is
+/// rounded, and the scale is 1 for a range of no width. `range` and scale are in the unit of the
+/// values.
 ///
 /// # Errors
 ///
-/// [`CalibError::Format`] for ends that are not finite or swapped.
+/// [`CalibError::Format`] for ends that are not finite or swapped, [`CalibError::Setting`] for a
+/// range so narrow or so wide that the scale is 0 or infinite in f32 (the runtime gives just that).
+///
+/// ```
+/// use qcalib::{ValueRange, compat::onnxruntime::dynamic_quantize_linear};
+/// let p = dynamic_quantize_linear(ValueRange { min: -1.0, max: 50.0 })?;
+/// assert_eq!((p.scale, p.zero_point), (0.2, 5));
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
 pub fn dynamic_quantize_linear(range: ValueRange) -> Result<ToolParams, CalibError> {
     let ValueRange { min, max } = range;
     if !(min.is_finite() && max.is_finite() && min <= max) {
         return Err(FormatError::Range { min, max }.into());
     }
     let (min, max) = (min.min(0.0), max.max(0.0));
-    let scale = if max == min { 1.0 } else { (max - min) / 255.0 };
+    let scale = if max == min {
+        1.0
+    } else {
+        check_scale((max - min) / 255.0)?
+    };
     let zero = libm::rintf((0.0 - min / scale).clamp(0.0, 255.0));
     Ok(ToolParams {
         scale,

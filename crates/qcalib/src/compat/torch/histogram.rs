@@ -29,6 +29,10 @@ pub struct Histogram {
 /// The finer grid on which histograms are joined.
 const UPSAMPLE: usize = 128;
 
+/// 2^125: the range that is seen may grow to twice that of the data, and its width is that of both
+/// sides.
+const MOST: f32 = f32::from_bits(0x7e00_0000);
+
 impl Histogram {
     /// An observer that has seen nothing; the tool's number of bins is 2048 by default.
     ///
@@ -60,13 +64,21 @@ impl Histogram {
     ///
     /// # Errors
     ///
-    /// [`CalibError::NonFinite`], and [`CalibError::Setting`] when the range has grown so much that
-    /// the joined grid would have more than 2^30 cells (the tool runs out of memory).
+    /// [`CalibError::NonFinite`], and [`CalibError::Setting`] for values beyond ±2^125 (the tool
+    /// gives NaN) and when the range has grown so much that the joined grid would have more than
+    /// 2^30 cells (the tool runs out of memory).
     pub fn observe(&mut self, x: &[f32]) -> Result<(), CalibError> {
         let Some(new) = ends(x)? else {
             return Ok(()); // the tool returns at once
         };
         let bins = self.histogram.len();
+        if let Some(far) = [new.min, new.max].into_iter().find(|v| v.abs() > MOST) {
+            return Err(CalibError::Setting {
+                argument: "value",
+                given: far.into(),
+                allowed: "at most 2^125 in magnitude: the tool's widths overflow beyond",
+            });
+        }
         // A constant so far is forgotten.
         let Some(old) = self.seen.filter(|r| r.min != r.max) else {
             self.histogram = histc(x, bins, new);
@@ -125,7 +137,8 @@ impl Histogram {
         }
     }
 
-    /// `_non_linear_param_search`: the range, or `None` before the first batch.
+    /// `_non_linear_param_search`: the range in the unit of the values, or `None` before the first
+    /// batch.
     #[must_use]
     pub fn range(&self) -> Option<ValueRange> {
         const STEP: f64 = 1e-5;

@@ -2,14 +2,15 @@
 
 use alloc::vec::Vec;
 
-use super::super::{ToolParams, ends};
+use super::super::{ToolParams, check_average, check_constant, ends};
 use super::qparams::TorchQuantizer;
 use crate::layout::{Layout, Room};
 use crate::view::TensorView;
 use crate::{CalibError, ValueRange};
 use qformat::Granularity;
 
-/// PyTorch's `MinMaxObserver` and `PerChannelMinMaxObserver`.
+/// PyTorch's `MinMaxObserver` and `PerChannelMinMaxObserver`: `[min(m, min x), max(M, max x)]` of
+/// every group, batch after batch.
 ///
 /// ```
 /// use qcalib::compat::torch::{MinMax, TorchQuantizer};
@@ -85,9 +86,12 @@ impl Ranges {
         if self.ranges.is_empty() {
             self.ranges = new.collect();
         } else {
-            for (old, new) in self.ranges.iter_mut().zip(new) {
-                *old = join(*old, new);
-            }
+            self.ranges = self
+                .ranges
+                .iter()
+                .zip(new)
+                .map(|(&old, new)| check_average(join(old, new)))
+                .collect::<Result<_, _>>()?;
         }
         Ok(())
     }
@@ -104,14 +108,15 @@ impl Ranges {
 macro_rules! shared {
     ($($name:ident)*) => {$(
         impl $name {
-            /// The ends of every group, none before the first batch.
+            /// The ends of every group in the unit of the values, in the order of
+            /// [`Granularity::runs`]' group indices; none before the first batch.
             #[must_use]
             pub fn ranges(&self) -> &[ValueRange] {
                 &self.0.ranges
             }
 
-            /// `calculate_qparams`: one pair a group; scale 1 and zero point 0 before the first
-            /// batch.
+            /// `calculate_qparams`: one pair a group, in the same order; a single one of scale 1
+            /// and zero point 0 before the first batch.
             ///
             /// # Errors
             ///
@@ -168,9 +173,11 @@ impl MovingAverage {
     ///
     /// # Errors
     ///
-    /// As [`MinMax::observe`].
+    /// As [`MinMax::observe`], and [`CalibError::Setting`] when an average overflows f32 or the
+    /// constant is not from 0 to 1. After an error the observer is what it was.
     pub fn observe(&mut self, x: &[f32], shape: &[usize]) -> Result<(), CalibError> {
         let c = self.1;
+        check_constant(c)?;
         self.0.observe(x, shape, |old, new| ValueRange {
             min: old.min + c * (new.min - old.min),
             max: old.max + c * (new.max - old.max),

@@ -1,6 +1,6 @@
 //! `_calculate_qparams`.
 
-use super::super::ToolParams;
+use super::super::{ToolParams, check_scale};
 use crate::{CalibError, ValueRange};
 
 /// The storage type of an observer.
@@ -23,7 +23,7 @@ pub struct TorchQuantizer {
     pub reduce_range: bool,
     /// `quant_min` and `quant_max`, where they are not the type's.
     pub range: Option<(i32, i32)>,
-    /// The smallest scale.
+    /// The smallest scale, in the unit of the values; the tool's is 2⁻²³.
     pub eps: f32,
 }
 
@@ -45,8 +45,8 @@ impl TorchQuantizer {
     ///
     /// # Errors
     ///
-    /// [`CalibError::Setting`] for a range of one's own that is empty, does not hold 0, or has
-    /// more than 256 integers.
+    /// [`CalibError::Setting`] for a range of one's own that is empty, does not hold 0, has
+    /// more than 256 integers, or fewer than two once it is reduced.
     pub fn integers(&self) -> Result<(i32, i32), CalibError> {
         let (low, high) = match (self.range, self.dtype) {
             (Some((low, high)), _) => {
@@ -64,20 +64,36 @@ impl TorchQuantizer {
             (None, TorchType::QUInt8) => (0, 255),
         };
         // Rounded down, as Python's integers are.
-        Ok(if self.reduce_range {
-            (low.div_euclid(2), high.div_euclid(2))
-        } else {
-            (low, high)
-        })
+        if !self.reduce_range {
+            return Ok((low, high));
+        }
+        let (low, high) = (low.div_euclid(2), high.div_euclid(2));
+        if low == high {
+            return Err(CalibError::Setting {
+                argument: "quant_max",
+                given: high.into(),
+                allowed: "such that two integers are left with reduce_range",
+            });
+        }
+        Ok((low, high))
     }
 
-    /// Scale and zero point of an observed range; `None` is an observer that saw nothing, which
-    /// gives scale 1 and zero point 0.
+    /// Scale and zero point of an observed range, in the unit of the values; `None` is an observer
+    /// that saw nothing, which gives scale 1 and zero point 0.
+    ///
+    /// With `n = qmax − qmin` and the range `[a, b]` widened to hold 0, all in f32:
+    ///
+    /// ```text
+    /// affine:    S = max((b − a) / n, eps),            Z = clamp(qmin − rne(a / S), qmin, qmax)
+    /// symmetric: S = max(max(−a, b) / (n / 2), eps),   Z = 0 for qint8; for quint8 128, or
+    ///                                                  ⌊(qmin + qmax) / 2⌋ of a range of one's own
+    /// ```
     ///
     /// # Errors
     ///
-    /// Those of [`integers`](Self::integers), and [`CalibError::Format`] for ends that are not
-    /// finite or swapped.
+    /// Those of [`integers`](Self::integers), [`CalibError::Format`] for ends that are not finite or
+    /// swapped, and [`CalibError::Setting`] for a scale that overflows f32 (the tool gives ∞) or,
+    /// without an `eps`, is 0.
     ///
     /// ```
     /// use qcalib::{ValueRange, compat::torch::TorchQuantizer};
@@ -110,10 +126,10 @@ impl TorchQuantizer {
                 (TorchType::QUInt8, Some(_)) => (qmin + qmax).div_euclid(2),
             };
             let scale = high.max(-low) / (steps / 2.0);
-            return Ok(of(scale.max(self.eps), zero));
+            return Ok(of(check_scale(scale.max(self.eps))?, zero));
         }
-        let scale = ((high - low) / steps).max(self.eps);
-        // −min / scale exceeds the steps only by rounding, unless the range overflowed.
+        let scale = check_scale(((high - low) / steps).max(self.eps))?;
+        // −min / scale exceeds the steps only by rounding.
         let below = libm::rintf(low / scale) as i32;
         let zero = qmin.saturating_sub(below).clamp(qmin, qmax);
         Ok(of(scale, zero))
