@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use qcalib::observers::HistogramObserver;
-use qcalib::{Observer, ObserverKind, Policy};
+use qcalib::{CalibError, Observer, ObserverKind, ObserverState, Policy};
 use qformat::Granularity;
 
 /// A part of a batch: rows of `CHANNELS` values.
@@ -43,9 +43,10 @@ fn shards() -> impl Strategy<Value = Vec<Shard>> {
 fn observers() -> impl Strategy<Value = Box<dyn Observer>> {
     let granularity = prop_oneof![
         Just(Granularity::PerTensor),
-        Just(Granularity::PerChannel { axis: 1 }),
+        (0usize..3).prop_map(|axis| Granularity::PerChannel { axis }),
+        (0usize..3, 1usize..5).prop_map(|(axis, block)| Granularity::PerBlock { axis, block }),
     ];
-    let policy = prop_oneof![Just(Policy::Ignore), Just(Policy::Saturate)];
+    let policy = prop::sample::select(&Policy::ALL[..]);
     (0..5, granularity, policy).prop_map(|(kind, g, p)| match kind {
         0 => ObserverKind::MinMax.observer(g, p).unwrap(),
         1 => ObserverKind::MovingAverage.observer(g, p).unwrap(),
@@ -55,14 +56,61 @@ fn observers() -> impl Strategy<Value = Box<dyn Observer>> {
     })
 }
 
+/// Shows a shard with the channels on the observer's axis; refused ones must be so rightly.
 fn observe(o: &mut dyn Observer, shard: &Shard) {
-    let shape = [shard.rows.len(), CHANNELS];
-    o.observe(shard.batch, shard.rows.as_flattened(), &shape)
-        .unwrap();
+    let rows = shard.rows.len();
+    let columns: Vec<f32>;
+    let (x, shape): (&[f32], [usize; 3]) = match o.granularity() {
+        Granularity::PerTensor | Granularity::PerChannel { axis: 1 } => {
+            (shard.rows.as_flattened(), [rows, CHANNELS, 1])
+        }
+        Granularity::PerChannel { axis: 0 } => {
+            columns = (0..CHANNELS)
+                .flat_map(|c| shard.rows.iter().map(move |r| r[c]))
+                .collect();
+            (&columns, [CHANNELS, rows, 1])
+        }
+        Granularity::PerChannel { .. } => (shard.rows.as_flattened(), [rows, 1, CHANNELS]),
+        // Blocks at every position of the other axes: a batch has one shape.
+        Granularity::PerBlock { axis, .. } => {
+            let mut shape = [1; 3];
+            shape[axis] = CHANNELS;
+            for row in &shard.rows {
+                check(o.observe(shard.batch, row, &shape), o, row);
+            }
+            return;
+        }
+    };
+    check(o.observe(shard.batch, x, &shape), o, x);
 }
 
-fn bytes(o: &dyn Observer) -> String {
-    serde_json::to_string(&o.state()).unwrap()
+fn check(result: Result<(), CalibError>, o: &dyn Observer, x: &[f32]) {
+    let refused = o.policy() == Policy::Error && x.iter().any(|v| !v.is_finite());
+    match result {
+        Ok(()) => assert!(!refused),
+        Err(e) => assert!(refused && matches!(e, CalibError::NonFinite { .. }), "{e}"),
+    }
+}
+
+/// What of the shards an observer takes: all, or what is finite.
+fn taken(o: &dyn Observer, shards: &[Shard]) -> Vec<Shard> {
+    let finite = |x: &[f32]| x.iter().all(|v| v.is_finite());
+    let mut taken = shards.to_vec();
+    if o.policy() == Policy::Error {
+        match o.granularity() {
+            Granularity::PerBlock { .. } => {
+                taken.iter_mut().for_each(|s| s.rows.retain(|r| finite(r)));
+            }
+            _ => taken.retain(|s| finite(s.rows.as_flattened())),
+        }
+    }
+    taken
+}
+
+/// The state in both formats.
+fn bytes(o: &dyn Observer) -> (String, Vec<u8>) {
+    let json = serde_json::to_string(&o.state()).unwrap();
+    (json, postcard::to_allocvec(&o.state()).unwrap())
 }
 
 /// Everything in one pass, batches sorted and joined.
@@ -101,7 +149,7 @@ proptest! {
         swaps in prop::collection::vec((0usize..8, 0usize..8), 8),
         tree in any::<bool>(),
     ) {
-        let whole = one_pass(&*fresh, &shards);
+        let whole = one_pass(&*fresh, &taken(&*fresh, &shards));
         let mut mixed = shards.clone();
         for (a, b) in swaps {
             if a < mixed.len() && b < mixed.len() {
@@ -148,9 +196,12 @@ proptest! {
 }
 
 fn restore(o: &dyn Observer) -> Box<dyn Observer> {
-    serde_json::from_str::<qcalib::ObserverState>(&bytes(o))
-        .unwrap()
-        .into_observer()
+    let (json, postcard) = bytes(o);
+    let a: ObserverState = serde_json::from_str(&json).unwrap();
+    let b: ObserverState = postcard::from_bytes(&postcard).unwrap();
+    let a = a.into_observer();
+    assert_eq!(bytes(&*a), bytes(&*b.into_observer()));
+    a
 }
 
 /// Pieces long enough for every path of the histogram's fill, and ranges that grow in between.
