@@ -5,6 +5,7 @@ Run once for each tool, in an environment that has it:
 
     python scripts/make_calib_fixtures.py onnxruntime   # onnxruntime, onnx, numpy
     ATEN_CPU_CAPABILITY=avx2 python scripts/make_calib_fixtures.py torch
+    TF_ENABLE_ONEDNN_OPTS=0 python scripts/make_calib_fixtures.py tensorflow
 
 The inputs are drawn by a generator that the Rust tests repeat, so a fixture holds only what the
 tool answered; floats are stored as the bits of their f32.
@@ -80,6 +81,14 @@ STREAMS = [
     [["relu", 11, 1000, 100.0], ["heavy", 12, 1000, 1.0]],
     [["uniform", 13, 1, 1.0], ["uniform", 14, 700, 0.7]],
     [["uniform", 15, 10, 0.0], ["heavy", 16, 700, 5.0]],
+]
+
+
+# Ranges so narrow that the smallest scale decides.
+FLOORED = [
+    [["uniform", 18, 20, 0.0]],
+    [["heavy", 19, 300, 1e-9]],
+    [["uniform", 20, 20, 0.0], ["skewed", 21, 300, 1e-9]],
 ]
 
 
@@ -227,7 +236,7 @@ def torch_tool():
         return {"scale": bits(scale.numpy()), "zero": [int(z) for z in zero.reshape(-1)]}
 
     tensors, channels, histograms = [], [], []
-    for stream, s in itertools.product(STREAMS, settings):
+    for stream, s in itertools.product(STREAMS + FLOORED, settings):
         for kind, make in [
             ("min_max", lambda a: o.MinMaxObserver(**a)),
             ("moving_average", lambda a: o.MovingAverageMinMaxObserver(averaging_constant=0.01, **a)),
@@ -251,13 +260,17 @@ def torch_tool():
         [["heavy", 41, 4000, 30.0]], [["relu", 42, 4000, 50.0], ["relu", 43, 4000, 60.0]],
         [["heavy", 44, 3000, 9.0], ["heavy", 45, 3000, 9.0], ["skewed", 46, 3000, 20.0], ["heavy", 47, 3000, 40.0]],
     ]
-    for stream, bins in itertools.product(grown, [256, 2048]):
-        m = o.HistogramObserver(bins=bins, dtype=torch.quint8)
+    whole = [s for s in settings if s["range"] is None]  # the observer takes no range of one's own
+    cases = [(stream, bins, settings[0]) for stream, bins in itertools.product(grown, [256, 2048])]
+    cases += [(stream, 256, s) for stream, s in itertools.product(grown[:2] + grown[6:], whole[1:])]
+    cases += [(stream, 2048, s) for stream, s in itertools.product(FLOORED, whole)]
+    for stream, bins, s in cases:
+        m = o.HistogramObserver(bins=bins, **arguments(s))
         for spec in stream:
             m(torch.from_numpy(draw(spec)))
         low, high = m._non_linear_param_search()
         histograms.append({
-            "in": stream, "bins": bins, "seen": [bit(m.min_val), bit(m.max_val)],
+            "in": stream, "bins": bins, **s, "seen": [bit(m.min_val), bit(m.max_val)],
             "histogram": int(np.bitwise_xor.reduce(m.histogram.numpy().view(np.uint32) * np.arange(1, bins + 1, dtype=np.uint32))),
             "out": [bit(low), bit(high)], **answer(m),
         })
@@ -265,11 +278,14 @@ def torch_tool():
         "torch": torch.__version__, "tensors": tensors, "channels": channels, "histograms": histograms,
     })
 
-    # Scales are powers of two: there x / S, which we compute, and x · (1 / S), which torch does, are equal.
+    # Where a scale is a power of two, x / S, which we compute, and x · (1 / S), which torch does, are equal;
+    # at the others both round to the same integers unless x lies within rounding of a tie, which none does.
+    odd = [float(np.float32(s)) for s in (0.1, 0.037, 0.3, 0.7, 0.0011)]
     fake = []
     for spec, (scale, zero, low, high) in itertools.product(
         [["heavy", 51, 48, 8.0], ["skewed", 52, 48, 4.0]],
-        [(0.0625, 0, -128, 127), (0.03125, 100, 0, 255), (0.25, 3, 0, 15), (0.5, 0, -2, 1), (2.0**-10, 0, -32768, 32767)],
+        [(0.0625, 0, -128, 127), (0.03125, 100, 0, 255), (0.25, 3, 0, 15), (0.5, 0, -2, 1), (2.0**-10, 0, -32768, 32767),
+         (odd[0], 0, -128, 127), (odd[1], 100, 0, 255), (odd[2], 3, 0, 15), (odd[3], 0, -2, 1), (odd[4], 0, -32768, 32767)],
     ):
         x = torch.from_numpy(draw(spec)).requires_grad_(True)
         g = torch.from_numpy(draw(["uniform", spec[1] + 7, 48, 1.0]))
@@ -288,10 +304,10 @@ def torch_tool():
             })
         fake.append(row)
     per_channel = []
-    for axis in [0, 1, 2]:
+    for axis, power in itertools.product([0, 1, 2], [True, False]):
         spec = ["heavy", 61, 60, 8.0]
         n = (3, 4, 5)[axis]
-        scales = torch.tensor([2.0 ** -(i + 2) for i in range(n)])
+        scales = torch.tensor([2.0 ** -(i + 2) if power else 0.37 / (i + 2) for i in range(n)])
         zeros = torch.tensor([3 * i for i in range(n)], dtype=torch.int32)
         x = torch.from_numpy(draw(spec)).reshape(3, 4, 5).requires_grad_(True)
         g = torch.from_numpy(draw(["uniform", 68, 60, 1.0])).reshape(3, 4, 5)
@@ -320,5 +336,40 @@ def torch_tool():
     })
 
 
+def tensorflow_tool():
+    import tensorflow as tf
+
+    ranges = [(-1.0, 1.0), (0.0, 6.0), (-0.1, 25.4), (0.04, 25.54), (-3.0, -1.0), (-1e-30, 1e-30), (-1e30, 2e30)]
+    for seed in range(20):
+        low, width = draw(["uniform", 300 + seed, 2, 2.0 ** (seed - 10)])
+        ranges.append((float(low), float(low + abs(width) * np.float32(3))))
+    nudged = []
+    for (low, high), width, narrow in itertools.product(ranges, [2, 4, 8, 16], [False, True]):
+        low, high = np.float32(low), np.float32(high)
+        settings = {"min": low, "max": high, "num_bits": width, "narrow_range": narrow}
+
+        def end(far, ahead):
+            """The last value, going ahead, that still has a gradient: the clamp's own end, to the bit."""
+            about = tf.quantization.fake_quant_with_min_max_vars(tf.constant([far], tf.float32), **settings).numpy()[0]
+            x = about
+            for _ in range(60):
+                x = np.nextafter(x, np.float32(-ahead))
+            near = [x]
+            for _ in range(120):
+                near.append(np.nextafter(near[-1], np.float32(ahead)))
+            near = np.array(near, dtype=np.float32)
+            ones = tf.ones(len(near))
+            inside, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(gradients=ones, inputs=near, **settings)
+            (inside,) = np.nonzero(inside.numpy())
+            assert 0 < len(inside) < len(near), (settings, about)
+            return near[inside[-1]]
+
+        nudged.append({
+            "in": [bit(low), bit(high)], "range": [int(narrow), 2**width - 1],
+            "out": [bit(end(-3e38, -np.inf)), bit(end(3e38, np.inf))],
+        })
+    write("tensorflow.json", {"tensorflow": tf.__version__, "nudged": nudged})
+
+
 if __name__ == "__main__":
-    {"onnxruntime": onnxruntime, "torch": torch_tool}[sys.argv[1]]()
+    {"onnxruntime": onnxruntime, "torch": torch_tool, "tensorflow": tensorflow_tool}[sys.argv[1]]()

@@ -1,7 +1,7 @@
 //! Each estimator against a slow reference on the raw values.
 
 use proptest::prelude::*;
-use qcalib::estimators::{MovingAverage, Mse, Percentile, Tails};
+use qcalib::estimators::{LsqInit, MeanStd, MovingAverage, Mse, Percentile, Tails};
 use qcalib::{Estimator, Method, Observer, ObserverKind, Policy, Target, ValueRange, ranges};
 use qformat::{DType, Granularity, QParams, Scheme};
 
@@ -261,4 +261,55 @@ fn one_tail_keeps_the_other_end() {
     assert_eq!(range(Tails::Upper), (-1024.0, 1741.0));
     assert_eq!(range(Tails::Lower), (-718.0, 2047.0));
     assert_eq!(range(Tails::Both), (-872.0, 1895.0));
+}
+
+proptest! {
+    /// LSQ's start and the deviations around the mean against sums in f64, in two passes.
+    #[test]
+    fn moments_give_the_ranges_of_plain_sums(
+        x in prop::collection::vec(prop_oneof![4 => -30f32..30.0, 1 => Just(0.0), 1 => 0f32..1e4], 1..300),
+        offset in prop_oneof![Just(0f32), Just(1e6), -50f32..50.0],
+        k in 0.1f64..6.0,
+        dtype in prop::sample::select(&[DType::I4, DType::U4, DType::I8, DType::U8, DType::I16][..]),
+        symmetric in any::<bool>(),
+    ) {
+        let x: Vec<f32> = x.iter().map(|v| v + offset).collect();
+        let n = x.len() as f64;
+        let wide = || x.iter().copied().map(f64::from);
+        let mean = wide().sum::<f64>() / n;
+        let mean_abs = wide().map(f64::abs).sum::<f64>() / n;
+        let deviation = (wide().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
+        let low = wide().fold(0.0, f64::min);
+        let high = wide().fold(0.0, f64::max);
+
+        let mut o = ObserverKind::Moments.observer(Granularity::PerTensor, Policy::Error).unwrap();
+        o.observe(0, &x, &[x.len()]).unwrap();
+        let scheme = if symmetric { Scheme::Symmetric } else { Scheme::Affine };
+        let target = Target::new(dtype, scheme).unwrap();
+        let close = |a: f32, b: f64, size: f64| (f64::from(a) - b).abs() <= 1e-6 * size + 1e-40;
+
+        let r = ranges(&*o, &MeanStd::new(k).unwrap(), target).unwrap()[0];
+        let (a, b) = ((mean - k * deviation).clamp(low, 0.0), (mean + k * deviation).clamp(0.0, high));
+        let size = mean.abs() + k * deviation;
+        prop_assert!(close(r.min, a, size) && close(r.max, b, size), "{:?} {} {}", r, a, b);
+
+        // The levels below and above zero.
+        let steps = f64::from(target.range().steps());
+        let half = (steps / 2.0).floor();
+        let negative = wide().any(|v| v < 0.0);
+        let positive = wide().any(|v| v > 0.0);
+        let (below, above) = match (symmetric, negative, positive) {
+            (true, ..) => (half, half),
+            (_, false, _) => (0.0, steps),
+            (_, _, false) => (steps, 0.0),
+            _ => (steps - half, half),
+        };
+        let levels = if above > 0.0 { above } else { below };
+        let step = 2.0 * mean_abs / levels.sqrt();
+        let r = ranges(&*o, &LsqInit, target).unwrap()[0];
+        prop_assert!(close(r.min, -step * below, step * below), "{:?} {}", r, step * below);
+        prop_assert!(close(r.max, step * above, step * above), "{:?} {}", r, step * above);
+        let found = LsqInit::step(&o.record(0).unwrap(), levels as u32).unwrap();
+        prop_assert!((found - step).abs() <= 1e-12 * step);
+    }
 }

@@ -27,6 +27,15 @@ fn close(a: f32, b: f32) -> bool {
     (a - b).abs() <= 1e-5 * (1.0 + a.abs().max(b.abs()))
 }
 
+/// Sums of `dy · (rne(x / S) − x / S)`, in which PyTorch multiplies with `1 / S`: another rounding
+/// of each quotient.
+fn close_sum(a: f32, b: f32, x: &[f32], q: &Quantizer) -> bool {
+    let finest = q.scales().iter().copied().fold(f32::MAX, f32::min);
+    let steps = q.levels().max() as f32 - q.levels().min() as f32;
+    let quotients: f32 = x.iter().map(|v| (v / finest).abs().min(steps)).sum();
+    (a - b).abs() <= 1e-5 * (1.0 + a.abs().max(b.abs())) + 2.0 * quotients * f32::EPSILON
+}
+
 fn value() -> impl Strategy<Value = f32> {
     prop_oneof![
         6 => -60f32..60.0,
@@ -197,7 +206,11 @@ fn torch_has_the_same_values_and_gradients_per_tensor() {
             let g = lsq_plus(&q, &x, &shape, &dy, &mut dx, factor).unwrap();
             assert_eq!(dx, floats(&learned["dx"]));
             let (ds, dz) = (floats(&learned["ds"])[0], floats(&learned["dz"])[0]);
-            assert!(close(g.scales[0], ds), "{row}: {} {ds}", g.scales[0]);
+            assert!(
+                close_sum(g.scales[0], ds, &x, &q),
+                "{row}: {} {ds}",
+                g.scales[0]
+            );
             assert!(
                 close(g.zero_points[0], dz),
                 "{row}: {} {dz}",
@@ -226,7 +239,7 @@ fn torch_has_the_same_values_and_gradients_per_channel() {
         let g = lsq_plus(&q, &x, &shape, &dy, &mut dx, 0.5).unwrap();
         assert_eq!(dx, floats(&row["dx"]), "{row}");
         for (a, b) in g.scales.iter().zip(floats(&row["ds"])) {
-            assert!(close(*a, b), "{row}: {a} {b}");
+            assert!(close_sum(*a, b, &x, &q), "{row}: {a} {b}");
         }
         for (a, b) in g.zero_points.iter().zip(floats(&row["dz"])) {
             assert!(close(*a, b), "{row}: {a} {b}");
@@ -491,4 +504,103 @@ fn running_statistics_move_until_they_are_frozen() {
         .fold(&[0.0; 2], &[2, 1], None)
         .is_err()
     );
+}
+
+/// The groups of values by their place alone: an index of each axis, cut into blocks.
+fn group_at(granularity: Granularity, shape: [usize; 3], i: usize) -> usize {
+    let at = [
+        i / (shape[1] * shape[2]),
+        i / shape[2] % shape[1],
+        i % shape[2],
+    ];
+    match granularity {
+        Granularity::PerTensor => 0,
+        Granularity::PerChannel { axis } => at[axis],
+        Granularity::PerBlock { axis, block } => {
+            let (mut at, mut shape) = (at, shape);
+            at[axis] /= block;
+            shape[axis] = shape[axis].div_ceil(block);
+            (at[0] * shape[1] + at[1]) * shape[2] + at[2]
+        }
+    }
+}
+
+proptest! {
+    /// Every group is as if it were a tensor of its own.
+    #[test]
+    fn gradients_of_groups_are_those_of_their_values_alone(
+        kind in 0..3, axis in 0usize..3, block in 1usize..4,
+        x in prop::collection::vec(-40f32..40.0, 60),
+        dy in prop::collection::vec(-1f32..1.0, 60),
+        scales in prop::collection::vec(0.05f32..3.0, 60),
+        zeros in prop::collection::vec(-10f32..20.0, 60),
+    ) {
+        let granularity = match kind {
+            0 => Granularity::PerTensor,
+            1 => Granularity::PerChannel { axis },
+            _ => Granularity::PerBlock { axis, block },
+        };
+        let shape = [3, 4, 5];
+        let levels = Levels::new(4, false, Scheme::Affine).unwrap();
+        let groups = granularity.groups(&shape).unwrap();
+        let (scales, zeros) = (&scales[..groups], &zeros[..groups]);
+        let q = Quantizer::new(granularity, levels, scales.to_vec(), zeros.to_vec()).unwrap();
+        let mut dx = vec![9.0; 60];
+        let g = lsq_plus(&q, &x, &shape, &dy, &mut dx, 0.5).unwrap();
+        prop_assert_eq!(&g.scales, &lsq(&q, &x, &shape, &dy, &mut dx, 0.5).unwrap());
+        let (mut ds, mut dz) = (vec![0.0f64; groups], vec![0.0f64; groups]);
+        for i in 0..60 {
+            let group = group_at(granularity, shape, i);
+            let (s, z) = (scales[group], qformat::rne(zeros[group].clamp(0.0, 15.0)));
+            let v = x[i] / s;
+            let integer = qformat::rne(v) + z;
+            let clipped = !(0.0..=15.0).contains(&integer);
+            let slope = if clipped { integer.clamp(0.0, 15.0) - z } else { qformat::rne(v) - v };
+            ds[group] += f64::from(dy[i]) * f64::from(slope);
+            if clipped {
+                dz[group] -= f64::from(dy[i]) * f64::from(s);
+            }
+            prop_assert_eq!(dx[i], if clipped { 0.0 } else { dy[i] });
+        }
+        for group in 0..groups {
+            let (s, z) = (g.scales[group], g.zero_points[group]);
+            prop_assert!((f64::from(s) - 0.5 * ds[group]).abs() < 1e-4, "{} {}", s, ds[group]);
+            prop_assert!((f64::from(z) - 0.5 * dz[group]).abs() < 1e-4, "{} {}", z, dz[group]);
+        }
+    }
+
+    /// The gradients of a learned clip are the difference quotients of the clamp.
+    #[test]
+    fn a_learned_clip_has_the_gradients_of_its_differences(
+        x in prop::collection::vec(-6f32..12.0, 40),
+        dy in prop::collection::vec(-1f32..1.0, 40),
+        alpha in 0.5f32..8.0,
+    ) {
+        let h = 1e-3f64;
+        // No difference crosses a corner.
+        let x: Vec<f32> = x
+            .into_iter()
+            .filter(|&v| f64::from(v).abs() > 2.0 * h && f64::from(v - alpha).abs() > 2.0 * h)
+            .collect();
+        let dy = &dy[..x.len()];
+        let mut dx = vec![9.0; x.len()];
+        let da = pact(&x, alpha, dy, &mut dx).unwrap();
+        let loss = |moved: Option<usize>, by: f64, alpha: f64| -> f64 {
+            x.iter()
+                .zip(dy)
+                .enumerate()
+                .map(|(i, (&x, &dy))| {
+                    let x = f64::from(x) + if moved == Some(i) { by } else { 0.0 };
+                    f64::from(dy) * x.clamp(0.0, alpha)
+                })
+                .sum()
+        };
+        let a = f64::from(alpha);
+        let slope = (loss(None, 0.0, a + h) - loss(None, 0.0, a - h)) / (2.0 * h);
+        prop_assert!((f64::from(da) - slope).abs() < 1e-5, "{} {}", da, slope);
+        for (i, &d) in dx.iter().enumerate() {
+            let slope = (loss(Some(i), h, a) - loss(Some(i), -h, a)) / (2.0 * h);
+            prop_assert!((f64::from(d) - slope).abs() < 1e-5, "{} {}", d, slope);
+        }
+    }
 }
