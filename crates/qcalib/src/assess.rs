@@ -51,7 +51,7 @@ impl Assessment {
         self.clipped_below + self.clipped_above
     }
 
-    /// Share of the integers that no value becomes.
+    /// Share of the integers that no value becomes, `1 − codes_used / codes`: from 0 to 1.
     #[must_use]
     pub fn dead_codes(&self) -> f64 {
         1.0 - self.codes_used as f64 / self.codes as f64

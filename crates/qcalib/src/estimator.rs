@@ -7,7 +7,8 @@ use qformat::{DType, FormatError, Granularity, QParams, QRange, QuantSpec, Schem
 
 use crate::{CalibError, Method, Observer, Record};
 
-/// A closed interval of real numbers with finite ends.
+/// A closed interval of real numbers with finite ends, in the unit of the values it was chosen
+/// for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ValueRange {
     /// Lower end.
@@ -85,7 +86,7 @@ pub trait Estimator: fmt::Debug + Send + Sync {
     /// A short name for messages.
     fn name(&self) -> &'static str;
 
-    /// The range for one group under `target`'s quantizer.
+    /// The range for one group under `target`'s quantizer, in the unit of the values.
     ///
     /// # Errors
     ///
@@ -94,7 +95,8 @@ pub trait Estimator: fmt::Debug + Send + Sync {
     fn range(&self, record: &Record<'_>, target: Target) -> Result<ValueRange, CalibError>;
 }
 
-/// The range of every group of an observer.
+/// The range of every group of an observer, in the order of the groups (that of
+/// [`Granularity::runs`]' indices) and in the unit of the values.
 ///
 /// # Errors
 ///
@@ -119,7 +121,9 @@ pub fn ranges(
 /// The parameters of a tensor by one of the built-in methods.
 ///
 /// The granularity of `spec` is the observer's, or per tensor: a per-channel record serves
-/// per-tensor parameters exactly.
+/// per-tensor parameters exactly. There is one pair of scale and zero point a group, in the order
+/// of [`Granularity::runs`]' indices: one per tensor, one a channel along the axis, or one a block
+/// at every position of the other axes, row-major. Scales are in the unit of the values.
 ///
 /// # Errors
 ///
@@ -145,7 +149,7 @@ pub fn params(
     params_with(observer, &*method.estimator()?, spec)
 }
 
-/// The parameters of a tensor by any estimator.
+/// The parameters of a tensor by any estimator; number, order and unit as in [`params`].
 ///
 /// ```
 /// use qcalib::{CalibError, Estimator, ObserverKind, Policy, Record, Target, ValueRange};

@@ -130,16 +130,16 @@ pub struct Record<'a> {
     pub policy: Policy,
     /// Ends and counts.
     pub extent: &'a Extent,
-    /// The ends of every batch.
+    /// The ends of every batch, of a [`MovingAverageObserver`].
     pub batches: Option<&'a Batches>,
-    /// The distribution of the values.
+    /// The distribution of the values, of a [`HistogramObserver`].
     pub histogram: Option<&'a Histogram>,
-    /// Exact sums of the values.
+    /// Exact sums of the values, of a [`MomentsObserver`].
     pub moments: Option<&'a Moments>,
 }
 
 impl Record<'_> {
-    /// The ends of all values.
+    /// The ends of all values, in their unit.
     ///
     /// # Errors
     ///

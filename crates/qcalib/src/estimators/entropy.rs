@@ -35,10 +35,14 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 ///   and all candidates are tried. Values on one side only, as after a rectifier, give the same
 ///   threshold there; half of the integers then stay unused, which is the scheme's price.
 /// * **Affine** targets use all levels (256 for 8 bits) over both ends. If all values lie on one
-///   side, all candidates of the other end are tried; else a net of 33 × 33 candidates, and a
-///   descent into each of its best eight valleys with ever smaller steps.
+///   side, all candidates of the other end are tried. With values on both sides there are up to
+///   4 million pairs, too many to try; so this is a **search**: a net of 33 × 33 candidates, and a
+///   descent into each of its best eight valleys with ever smaller steps. What it finds is never
+///   worse than the best of the net or the widest range, but need not be the best of all pairs. The
+///   tests try all pairs of 40 small ragged histograms: at least 30 answers are the best, and none
+///   loses more than a fifth of what the best gains over the widest range.
 ///
-/// A range always has at least `L` bins. With no more bins than levels (16-bit targets, say)
+/// The range is in the unit of the values. It always has at least `L` bins. With no more bins than levels (16-bit targets, say)
 /// nothing is lost inside any range, and the observed range is the answer. The widest of equally
 /// good ranges wins. Reads the record of a
 /// [`HistogramObserver`](crate::observers::HistogramObserver), which has 1,024 to 2,048 bins on

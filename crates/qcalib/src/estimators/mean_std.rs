@@ -7,9 +7,9 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 /// `μ` and `σ` are the mean and the (population) standard deviation of all values, zeros
 /// included, in their unit; the symmetric scheme covers the end further from zero. Whatever the
 /// distribution, at most `1 / k²` of the values lie outside (Chebyshev); of normal ones 0.27 % for
-/// `k = 3`, 0.006 % for `k = 4`. As a clipping rule it is the "average of N standard deviations"
-/// mode of post-training quantizers; Zhao et al. 2019
-/// (arXiv 1901.09504) compare such rules. Reads the record of a
+/// `k = 3`, 0.006 % for `k = 4`. As a clipping rule it is the `N_STD` mode of Neural
+/// Network Distiller's post-training quantizer; Zhao et al. 2019 (arXiv 1901.09504) compare such
+/// rules. Reads the record of a
 /// [`MomentsObserver`](crate::observers::MomentsObserver).
 ///
 /// ```
@@ -31,7 +31,7 @@ pub struct MeanStd {
 }
 
 impl MeanStd {
-    /// Four deviations: wide enough for eight bits.
+    /// Four deviations: this crate's own choice, beyond which 0.006 % of normal values lie.
     pub const DEFAULT_K: f64 = 4.0;
 
     /// `k` standard deviations on either side.

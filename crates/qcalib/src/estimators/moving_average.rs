@@ -8,7 +8,7 @@ use crate::{CalibError, Estimator, ObserverKind, Record, Target, ValueRange};
 /// `m ← m + c · (min of the batch − m)`, and likewise for the maximum, in f64 and rounded to f32
 /// at the end (PyTorch's `MovingAverageMinMaxObserver` has the same formula in f32; Jacob et al.
 /// 2018, arXiv 1712.05877, §3.1 propose it for activations). The result lies between the ends of
-/// the batches. Reads the record of a
+/// the batches, in the unit of the values. Reads the record of a
 /// [`MovingAverageObserver`](crate::observers::MovingAverageObserver).
 ///
 /// ```

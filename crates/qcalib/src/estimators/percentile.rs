@@ -18,7 +18,8 @@ use qformat::Scheme;
 ///
 /// Counts are compared as integers and the outer edge of the last bin that is kept is the answer:
 /// nothing is interpolated, so the share promised is kept for every distribution, and equal
-/// states give equal ranges. The answer is brought inside the observed range and holds zero.
+/// states give equal ranges. The answer is in the unit of the values, is brought inside the
+/// observed range and holds zero.
 /// The two-sided treatment and the default of 99.999 are those of ONNX Runtime's percentile
 /// calibrator; the method is described by Wu et al. 2020 (arXiv 2004.09602, §5.1). Reads the
 /// record of a [`HistogramObserver`](crate::observers::HistogramObserver).

@@ -15,8 +15,9 @@ use qkernels::{HistogramMut, Isa, histogram};
 /// `B` bins a side it is the smallest integer with `m < B · 2^k`, but at least −149 (the width of
 /// the smallest subnormal); between `B / 2` and `B` bins are in use on the longer side. Which bin
 /// a value falls into, `trunc(x / 2^k)`, is exact in binary arithmetic. Therefore the state after
-/// a merge is byte for byte that of one pass over all data (the idea of the exponentially scaled
-/// buckets of OpenTelemetry's exponential histogram, on a linear scale).
+/// a merge is byte for byte that of one pass over all data. (Doubling all widths to merge exactly is
+/// the idea of the exponential histogram of OpenTelemetry's metrics data model, section
+/// `ExponentialHistogram`, whose buckets are `base^j` wide; those here have one width.)
 ///
 /// Negative and positive values have bins of their own: the two sides mirror each other exactly,
 /// so a histogram of `|x|` is their sum. Exact zeros are counted apart, because every quantizer

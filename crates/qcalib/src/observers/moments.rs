@@ -15,7 +15,12 @@ use crate::{CalibError, Extent, ObserverKind, Policy, Record};
 /// positive and that of the negative values in units of 2⁻¹⁴⁹, the sum of squares in units of
 /// 2⁻²⁹⁸, so that mean, variance and mean magnitude are correctly rounded functions of the
 /// multiset of values, and merging is exact like everything else here. A variance is the rounded
-/// true one even where mean² is far larger.
+/// true one even where mean² is far larger. Such sums are the complete registers of Kulisch 2013
+/// (*Computer arithmetic and validity*):
+///
+/// ```text
+/// E[x] = Σx / n,  E[|x|] = Σ|x| / n,  E[x²] = Σx² / n,  Var[x] = (n · Σx² − (Σx)²) / n²
+/// ```
 ///
 /// Memory: 184 bytes a group.
 ///

@@ -40,7 +40,7 @@ pub struct Batches(BTreeMap<u64, (f32, f32)>);
 pub(crate) type BatchesAccumulator = Batches;
 
 impl Batches {
-    /// Index and ends of every batch, in the order of the indices.
+    /// Index and ends of every batch, in the order of the indices; ends in the unit of the values.
     pub fn iter(&self) -> impl Iterator<Item = (u64, ValueRange)> + '_ {
         self.0
             .iter()

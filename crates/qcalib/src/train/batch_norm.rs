@@ -125,8 +125,10 @@ impl BatchNorm {
         Ok((folded, biases))
     }
 
-    /// Moves the running statistics towards a batch's by `momentum`; a frozen normalization stays
-    /// as it is.
+    /// Moves the running statistics towards a batch's: `μ ← μ + m · (μ_B − μ)` and likewise `σ²`, in
+    /// f32, with the `momentum` `m` (Ioffe & Szegedy 2015, arXiv 1502.03167, §3.1; `m` is the weight
+    /// of the batch, as in PyTorch, and the variance is taken as it is given, without a factor
+    /// `n / (n − 1)`). A frozen normalization stays as it is.
     ///
     /// # Errors
     ///

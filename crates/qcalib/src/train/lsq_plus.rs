@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use super::{Quantizer, lsq};
 use crate::CalibError;
 
-/// What [`lsq_plus`] gives beside `dx`: one number a group each.
+/// What [`lsq_plus`] gives beside `dx`: one number a group each, in the order of
+/// [`Quantizer::scales`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct LsqPlusGradients {
-    /// Gradients of the scales.
+    /// Gradients of the scales: the loss' unit over that of `x`.
     pub scales: Vec<f32>,
-    /// Gradients of the zero points.
+    /// Gradients of the zero points, which count steps: the loss' unit.
     pub zero_points: Vec<f32>,
 }
 

@@ -227,13 +227,14 @@ impl Quantizer {
         self.levels
     }
 
-    /// The scale of every group.
+    /// The scale of every group, in the unit of the values and in the order of
+    /// [`Granularity::runs`]' group indices.
     #[must_use]
     pub fn scales(&self) -> &[f32] {
         &self.scales
     }
 
-    /// The zero point of every group as it is learned.
+    /// The zero point of every group as it is learned, in steps and in the same order.
     #[must_use]
     pub fn zero_points(&self) -> &[f32] {
         &self.zero_points
