@@ -357,6 +357,8 @@ def tensorflow_tool():
             near = [x]
             for _ in range(120):
                 near.append(np.nextafter(near[-1], np.float32(ahead)))
+            if about == 0.0:  # beside which are subnormals, which the tool takes for 0
+                near = [0.0, np.copysign(np.finfo(np.float32).tiny, ahead)]
             near = np.array(near, dtype=np.float32)
             ones = tf.ones(len(near))
             inside, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(gradients=ones, inputs=near, **settings)
@@ -368,7 +370,31 @@ def tensorflow_tool():
             "in": [bit(low), bit(high)], "range": [int(narrow), 2**width - 1],
             "out": [bit(end(-3e38, -np.inf)), bit(end(3e38, np.inf))],
         })
-    write("tensorflow.json", {"tensorflow": tf.__version__, "nudged": nudged})
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 2], tf.float32)])
+    def tanh(x):
+        return tf.nn.tanh(x)
+
+    # A calibrated network of one operator: what the converter gives its input for the ends it saw.
+    module = tf.Module()
+    module.tanh = tanh
+    converted = []
+    for seed in range(30):
+        low, width = draw(["uniform", 400 + seed, 2, 2.0 ** (seed % 10)])
+        ranges.append((-abs(float(low)), abs(float(width)) + 0.01))
+    for low, high in ranges:
+        low, high = np.float32(low), np.float32(high)
+        if high - low < 1e-10 or high > 1e10:
+            continue  # the converter has other rules for ranges next to nothing, and cannot calibrate huge ones
+        c = tf.lite.TFLiteConverter.from_concrete_functions([tanh.get_concrete_function()], module)
+        c.optimizations = [tf.lite.Optimize.DEFAULT]
+        c.representative_dataset = lambda: iter([[np.array([[low, high]], np.float32)]])
+        c.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        c.inference_input_type = c.inference_output_type = tf.int8
+        (details,) = tf.lite.Interpreter(model_content=c.convert()).get_input_details()
+        q = details["quantization_parameters"]
+        converted.append({"in": [bit(low), bit(high)], "scale": bit(q["scales"]), "zero": int(q["zero_points"][0])})
+    write("tensorflow.json", {"tensorflow": tf.__version__, "nudged": nudged, "converted": converted})
 
 
 if __name__ == "__main__":

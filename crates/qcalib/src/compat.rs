@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | [`onnxruntime`] 1.32 | min-max, moving average, entropy, percentile | `compute_scale_zp`, `DynamicQuantizeLinear` |
 //! | [`torch`] 1.13 | min-max, moving average, per channel, histogram | `_calculate_qparams` |
-//! | [`tflite`] | – | the nudged zero points of TensorFlow Lite and of gemmlowp |
+//! | [`tflite`] 2.21 | – | the nudged zero points of TensorFlow Lite, its converter and gemmlowp |
 //!
 //! What the tools do on values that are not finite is not repeated: some propagate them into a
 //! scale, some crash. Here they are [`CalibError::NonFinite`], or [`FormatError::Range`](qformat::FormatError::Range)

@@ -289,6 +289,9 @@ fn what_overflows_in_a_tool_is_an_error() {
     setting(tflite::nudged(widest, 0, 1));
     setting(tflite::gemmlowp(range(0.0, tiny)));
     setting(tflite::gemmlowp(widest));
+    setting(tflite::converted(range(0.0, tiny), -128, 127));
+    setting(tflite::converted(widest, -128, 127));
+    setting(tflite::converted(range(0.0, 1.0), 3, 3));
     assert!(tflite::nudged(widest, 0, 255).unwrap().scale.is_finite());
 
     let affine = torch::TorchQuantizer::default();
@@ -388,4 +391,32 @@ fn a_histogram_that_grows_step_by_step_is_bounded() {
     c.collect(&[&[most - 1.0]]).unwrap();
     setting(c.collect(&[&[most + 3.0]]));
     c.collect(&[&[2.0]]).unwrap();
+}
+
+#[test]
+fn tensorflow_nudged_ranges() {
+    for row in rows(&fixture("tensorflow.json"), "nudged") {
+        let end = |i: usize| row["range"][i].as_i64().unwrap() as i32;
+        let found = tflite::nudged_range(range_of(&row["in"]), end(0), end(1)).unwrap();
+        let expected = range_of(&row["out"]);
+        assert_eq!(
+            (found.min, found.max),
+            (expected.min, expected.max),
+            "{row}"
+        );
+    }
+}
+
+/// What the converter to TensorFlow Lite gives an int8 tensor for the ends that it saw.
+#[test]
+fn tensorflow_lite_parameters() {
+    for row in rows(&fixture("tensorflow.json"), "converted") {
+        let range = range_of(&row["in"]);
+        let found = tflite::converted(range, -128, 127).unwrap();
+        check(&row, found, bits(&row["scale"])[0]);
+        // The form of the run time differs by roundings only.
+        let other = tflite::nudged(range, -128, 127).unwrap();
+        assert!((other.scale / found.scale - 1.0).abs() < 1e-6);
+        assert!(found.zero_point.abs_diff(other.zero_point) <= 1);
+    }
 }

@@ -5,7 +5,7 @@ use qformat::FormatError;
 use super::{ToolParams, check_scale};
 use crate::{CalibError, ValueRange};
 
-/// Scale and zero point as TensorFlow Lite chooses them, in the unit of the values.
+/// Scale and zero point as TensorFlow Lite chooses them at run time, in the unit of the values.
 ///
 /// In f64, with the range widened to hold 0: `S = (max − min) / (qmax − qmin)`, and of the two
 /// zero points `qmin − min / S` and `qmax − max / S` the one whose terms are smaller and therefore
@@ -68,6 +68,49 @@ pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, Cal
     Ok(ToolParams {
         scale: check_scale(scale as f32)?,
         zero_point,
+        min: qmin,
+        max: qmax,
+    })
+}
+
+/// Scale and zero point as the converter to TensorFlow Lite gives them to the activations of a
+/// calibrated network, in the unit of the values (`GetAsymmetricQuantizationParams`).
+///
+/// With the range `[a, b]` widened to hold 0, all in f32: `S = (b − a) / (qmax − qmin)`, and the zero
+/// point is `qmin − a / S`, clamped and rounded half away from zero. Unlike in [`nudged`] the upper
+/// end has no say.
+///
+/// # Errors
+///
+/// [`CalibError::Format`] for ends that are not finite or swapped, [`CalibError::Setting`] unless
+/// `qmin < qmax` and for a range whose scale is 0 or infinite in f32.
+///
+/// ```
+/// use qcalib::{ValueRange, compat::tflite::converted};
+/// let p = converted(ValueRange { min: -0.1, max: 25.4 }, -128, 127)?;
+/// assert_eq!((p.scale, p.zero_point), (0.1, -127));
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
+pub fn converted(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, CalibError> {
+    let ValueRange { min, max } = range;
+    if !(min.is_finite() && max.is_finite() && min <= max) {
+        return Err(FormatError::Range { min, max }.into());
+    }
+    if qmin >= qmax {
+        return Err(CalibError::Setting {
+            argument: "qmin",
+            given: qmin.into(),
+            allowed: "below qmax",
+        });
+    }
+    let (low, high) = (min.min(0.0), max.max(0.0));
+    let (first, last) = (qmin as f32, qmax as f32);
+    let scale = check_scale((high - low) / (last - first))?;
+    let zero = libm::roundf((first - low / scale).clamp(first, last));
+    Ok(ToolParams {
+        scale,
+        // f32 may round the ends of the widest integers.
+        zero_point: (zero as i32).clamp(qmin, qmax),
         min: qmin,
         max: qmax,
     })
