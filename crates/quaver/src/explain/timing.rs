@@ -74,7 +74,7 @@ pub(super) fn of(
         progress(Progress {
             stage: Stage::Timing,
             done: round,
-            total: options.rounds + 1,
+            total: options.rounds.saturating_add(1),
             name: "",
         });
         let mut timed = Duration::ZERO;
