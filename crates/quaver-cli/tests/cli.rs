@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use ndarray::{Array, Dimension, IntoDimension};
 use ndarray_npy::{NpzWriter, WritableElement};
+use quaver::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -193,6 +194,11 @@ fn the_demo_runs_every_row() {
         })
         .collect();
     assert_eq!(distinct.len(), rows.len());
+    // Each method of the list, with weights per tensor and per channel × affine and symmetric.
+    for method in Method::ALL {
+        let own = rows.iter().filter(|r| r["method"] == method.to_string());
+        assert_eq!(own.count(), 4, "{method}");
+    }
     let float = demo["float"]["accuracy"].as_f64().unwrap();
     assert!(float >= 0.98);
     assert!(demo["best"]["accuracy"].as_f64().unwrap() >= float - 0.003);
