@@ -1,5 +1,7 @@
 //! `cargo xtask exhaustive`: operations on every input that there is.
 
+mod merge;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -22,13 +24,18 @@ const MARK: &str = "_for_all_inputs";
 /// All 2^32 floats to f16 and bf16, all 65,536 values of these to f32, and quantization of all
 /// 2^32 floats at scales of every kind. The tests are those of the kernels whose names say
 /// `for_all_inputs`, built in release; they use all processors, and take minutes.
+///
+/// The merge of observers has too many inputs for that: data, and ways to split and merge them, are
+/// drawn 100,000 times, and the bytes of each must be those of one pass.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask exhaustive                   every operation on every tier of this processor
   cargo xtask exhaustive --list            the operations
   cargo xtask exhaustive --op quantize     one of them
-  cargo xtask exhaustive --isa avx2        one tier")]
+  cargo xtask exhaustive --isa avx2        one tier
+  cargo xtask exhaustive --op merge        100,000 draws of shards that are merged
+  cargo xtask exhaustive --op merge --trials 1000000")]
 pub(crate) struct Args {
     /// The operation, by the first word of its test (`--list` shows them); all if none is named.
     #[arg(long, value_name = "NAME")]
@@ -36,13 +43,31 @@ pub(crate) struct Args {
     /// The tier; every one that this processor has if none is named.
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
+    /// How often the operation `merge` is drawn.
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    trials: u32,
     /// List the operations and run none.
     #[arg(long)]
     list: bool,
 }
 
-/// Builds the tests in release and runs those that are picked, one after the other.
+/// Runs what is picked: the kernels' operations, then the merge of observers.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let op = args.op.as_deref();
+    if op != Some(merge::OP) {
+        kernels(args)?;
+    }
+    if op.is_none_or(|op| op == merge::OP) {
+        let isa = args.isa.as_deref();
+        picked_tiers(isa)?;
+        merge::run(args.trials, isa, args.list)?;
+    }
+    Ok(())
+}
+
+/// Builds the tests in release and runs those that are picked, one after the other.
+fn kernels(args: &Args) -> Result<(), Error> {
     let tiers = picked_tiers(args.isa.as_deref())?;
     let mut cargo = process::cargo(["test", "--quiet", "--release", "--package", "qkernels"]);
     cargo.args(["--lib", "--test", "tiers"]);
@@ -145,6 +170,7 @@ fn pick<P>(tests: Vec<(P, String)>, op: Option<&str>) -> Result<Vec<(P, String)>
         .iter()
         .map(|(_, name)| operation(name).to_owned())
         .collect();
+    known.push(merge::OP.to_owned());
     known.sort_unstable();
     known.dedup();
     let picked: Vec<_> = tests
@@ -183,7 +209,7 @@ mod tests {
         assert_eq!(pick(tests(), Some("widening")).unwrap()[0].1, names[1]);
         let error = pick(tests(), Some("dot")).unwrap_err().to_string();
         assert!(
-            error.contains("`dot`") && error.contains("quantize, widening"),
+            error.contains("`dot`") && error.contains("merge, quantize, widening"),
             "{error}"
         );
     }
