@@ -1,7 +1,7 @@
 //! What calibration recorded, as a value that travels: shards write it, merge it and read it.
 
 use indexmap::IndexMap;
-use qcalib::{Observer, ObserverState};
+use qcalib::{Observer, ObserverState, UncheckedState};
 use qformat::Granularity;
 use qmodel::Model;
 use serde::{Deserialize, Serialize};
@@ -62,14 +62,15 @@ pub struct Recorded {
     observers: Observers,
 }
 
-/// What a file holds.
+/// What a file holds. States are read unchecked, for postcard would lose the reason why one is
+/// refused.
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct Content<State> {
     /// SHA-256 of the float model's file, as it was observed.
     model: [u8; 32],
     plan: BatchPlan,
     batches: BatchSet,
-    values: Vec<(String, Vec<ObserverState>)>,
+    values: Vec<(String, Vec<State>)>,
 }
 
 impl Recorded {
@@ -210,8 +211,8 @@ impl Recorded {
         if given != expected {
             return Err(QuantizeError::StateChecksum { given, expected });
         }
-        let (content, rest) =
-            postcard::take_from_bytes::<Content>(content).map_err(|e| broken(e.to_string()))?;
+        let (content, rest): (Content<UncheckedState>, _) =
+            postcard::take_from_bytes(content).map_err(|e| broken(e.to_string()))?;
         if !rest.is_empty() {
             return Err(broken(format!("{} bytes are left over", rest.len())));
         }
@@ -219,7 +220,7 @@ impl Recorded {
     }
 
     /// Restores a record from what a file holds.
-    fn check(content: Content) -> Result<Recorded, QuantizeError> {
+    fn check(content: Content<UncheckedState>) -> Result<Recorded, QuantizeError> {
         if !content.batches.is_valid(content.plan.batches()) {
             return Err(broken(
                 "the batches are no set of those there are".to_owned(),
@@ -227,10 +228,11 @@ impl Recorded {
         }
         let mut observers = Observers::new();
         for (value, states) in content.values {
-            let list: Vec<_> = states
+            let list = states
                 .into_iter()
-                .map(ObserverState::into_observer)
-                .collect();
+                .map(|state| Ok(ObserverState::try_from(state)?.into_observer()))
+                .collect::<Result<Vec<_>, qcalib::CalibError>>()
+                .map_err(|e| broken(format!("value \"{value}\": {e}")))?;
             if list
                 .iter()
                 .any(|o| o.granularity() != Granularity::PerTensor)

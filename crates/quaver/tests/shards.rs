@@ -52,6 +52,36 @@ fn every_cut_and_every_flipped_bit_is_a_typed_error() {
     }
 }
 
+/// A file that is whole and has the right checksum, but whose content cannot be: the value is
+/// named, the field and the reason.
+#[test]
+fn what_no_observer_can_have_seen_is_refused_with_the_reason() {
+    let whole = part(1, 1);
+    let bytes = whole.to_bytes().unwrap();
+    let content = 20;
+    let refused = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes[4..16]);
+        crc.update(&bytes[content..]);
+        bytes[16..content].copy_from_slice(&crc.finalize().to_le_bytes());
+        Recorded::from_bytes(&bytes).err().map(|e| e.to_string())
+    };
+    let problems: Vec<String> = (content..bytes.len()).filter_map(refused).collect();
+    for value in whole.values() {
+        let prefix = format!("value \"{value}\": the stored state is not valid: ");
+        let own: Vec<&String> = problems.iter().filter(|p| p.contains(&prefix)).collect();
+        assert!(!own.is_empty(), "{value}");
+        assert!(
+            own.iter().all(|p| p.contains(" of group 0 ")),
+            "{value}: {own:?}"
+        );
+        // Of more than one field.
+        assert!(own.iter().any(|p| *p != own[0]), "{value}: {own:?}");
+    }
+}
+
 #[test]
 fn parts_of_the_data_are_not_taken_for_the_whole() {
     let chosen = Operators::new().choose(&shared_weight()).unwrap();
