@@ -3,8 +3,8 @@
 //! The arithmetic is [`qcalib::correct`]'s; here is who belongs together in a chain of layers.
 
 use qcalib::correct::{
-    Equalization, bias_correction, channel_abs_max, equalize, scale_channels, smooth,
-    unscale_inputs,
+    Equalization, bias_correction, bias_scale_floor, channel_abs_max, equalize, quantize_bias,
+    scale_channels, smooth, unscale_inputs,
 };
 use qcalib::train::Quantizer;
 use qcalib::{CalibError, Method};
@@ -14,7 +14,7 @@ use crate::calibrate;
 use crate::data::Samples;
 use crate::evaluate::{self, Score};
 use crate::graph::{Float, Graph};
-use crate::quantized::{Fixed, Width, cover_weights};
+use crate::quantized::{Fixed, LayerQuantizers, Width, cover_weights};
 use crate::{Network, TrainError};
 
 /// How often all pairs of layers are equalized: each pair disturbs its neighbours, so the paper
@@ -31,6 +31,8 @@ const ALPHA: f32 = 0.5;
 pub enum Correction {
     /// Nothing.
     None,
+    /// Biases are integers of the accumulator.
+    IntegerBias,
     /// The mean error of quantized weights is taken off the biases.
     Bias,
     /// Channels between layers are made equally wide.
@@ -45,8 +47,9 @@ pub enum Correction {
 
 impl Correction {
     /// Every correction, in the order of the table.
-    pub const ALL: [Correction; 6] = [
+    pub const ALL: [Correction; 7] = [
         Correction::None,
+        Correction::IntegerBias,
         Correction::Bias,
         Correction::Equalization,
         Correction::EqualizationBias,
@@ -59,6 +62,7 @@ impl Correction {
     pub const fn name(self) -> &'static str {
         match self {
             Correction::None => "none",
+            Correction::IntegerBias => "i32 biases",
             Correction::Bias => "bias correction",
             Correction::Equalization => "cross-layer equalization",
             Correction::EqualizationBias => "equalization + bias correction",
@@ -72,6 +76,7 @@ impl Correction {
     pub const fn paper(self) -> &'static str {
         match self {
             Correction::None => "",
+            Correction::IntegerBias => "Jacob et al. 2018, Integer-arithmetic-only inference, §2.4",
             Correction::Bias => "Nagel et al. 2019, Data-free quantization, §4.2",
             Correction::Equalization => "Nagel et al. 2019, §4.1",
             Correction::EqualizationBias => "Nagel et al. 2019, §4",
@@ -218,6 +223,52 @@ pub fn correct_biases(
     Ok(())
 }
 
+/// The most steps of the accumulator that a bias may take: half of i32, so that as much is left to
+/// the products.
+const BIAS_LIMIT: i32 = i32::MAX / 2;
+
+/// Rounds every bias to a multiple of `S_a · S_w`, the step of its layer's accumulator, as integer
+/// kernels hold it, in place; returns for each layer the largest of them, in steps.
+///
+/// Where a bias would take more than half of i32, the scales of the weights are raised until it
+/// does not.
+///
+/// # Errors
+///
+/// Those of [`bias_scale_floor`] and [`quantize_bias`]; [`TrainError::Count`] unless there are
+/// quantizers for each layer, and one scale for its input.
+pub fn round_biases(
+    network: &mut Network,
+    quantizers: &mut [LayerQuantizers],
+) -> Result<Vec<u32>, TrainError> {
+    let count = |what, given, expected| TrainError::Count {
+        what,
+        given,
+        expected,
+    };
+    let layers = network.layers.len();
+    if quantizers.len() != layers {
+        return Err(count("layers with quantizers", quantizers.len(), layers));
+    }
+    let mut largest = Vec::with_capacity(layers);
+    for (layer, q) in network.layers.iter_mut().zip(quantizers) {
+        let &[activation] = q.input.scales() else {
+            return Err(count("scales of an input", q.input.scales().len(), 1));
+        };
+        let scales = bias_scale_floor(&layer.bias, activation, q.weight.scales(), BIAS_LIMIT)?;
+        if scales != q.weight.scales() {
+            let zeros = q.weight.zero_points().to_vec();
+            q.weight.set(scales, zeros)?;
+        }
+        let rounded = quantize_bias(&layer.bias, activation, q.weight.scales())?;
+        let values = rounded.values.iter().zip(&rounded.scales);
+        layer.bias = values.map(|(&b, &s)| b as f32 * s).collect();
+        let steps = rounded.values.iter().map(|b| b.unsigned_abs());
+        largest.push(steps.max().unwrap_or(0));
+    }
+    Ok(largest)
+}
+
 /// One cell of the table.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Cell {
@@ -266,7 +317,7 @@ impl Study {
                 Correction::Smoothing | Correction::SmoothingBias => {
                     smooth_layers(&mut changed, calibration, ALPHA)?;
                 }
-                Correction::None | Correction::Bias => {}
+                Correction::None | Correction::IntegerBias | Correction::Bias => {}
             }
             for &width in &self.widths {
                 let mut corrected = changed.clone();
@@ -274,11 +325,14 @@ impl Study {
                 if correction.corrects_biases() {
                     correct_biases(&mut corrected, &weights, calibration)?;
                 }
-                let graph = Graph::new(&corrected)?;
                 let mut sets = [calibrate::schedules(&corrected, self.method, width)?];
-                calibrate::observe(&graph, calibration, &mut sets)?;
+                calibrate::observe(&Graph::new(&corrected)?, calibration, &mut sets)?;
                 let inputs = calibrate::choose(&mut sets[0])?;
-                let quantizers = calibrate::join(weights, inputs);
+                let mut quantizers = calibrate::join(weights, inputs);
+                if correction == Correction::IntegerBias {
+                    round_biases(&mut corrected, &mut quantizers)?;
+                }
+                let graph = Graph::new(&corrected)?;
                 let outputs = evaluate::logits(&graph, test, &mut Fixed(&quantizers))?;
                 let cell = Cell {
                     correction,

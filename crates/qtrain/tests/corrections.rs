@@ -6,12 +6,14 @@ use common::small_samples;
 use qcalib::Method;
 use qformat::Granularity;
 use qformat::metrics::sqnr_db;
-use qtrain::corrections::{Correction, Study, correct_biases, equalize_layers, smooth_layers};
+use qtrain::corrections::{
+    Correction, Study, correct_biases, equalize_layers, round_biases, smooth_layers,
+};
 use qtrain::data::{self, Samples};
 use qtrain::evaluate::logits;
 use qtrain::graph::{Float, Graph};
-use qtrain::quantized::{Width, cover_weights};
-use qtrain::{Network, TrainError};
+use qtrain::quantized::{Fixed, Width, cover_weights};
+use qtrain::{Network, TrainError, calibrate};
 
 fn digits() -> (Network, Samples) {
     let few = data::calibration()
@@ -89,6 +91,60 @@ fn corrected_biases_take_the_mean_error_away() {
     let (before, after) = (mean_error(&network), mean_error(&last_only));
     assert!(before > 0.05 && after < 1e-4, "{before} {after}");
     assert!(correct_biases(&mut corrected, &quantizers[1..], &samples).is_err());
+}
+
+#[test]
+fn biases_of_whole_steps_cost_less_than_a_tenth_of_the_noise() {
+    let (network, samples) = digits();
+    for granularity in [Granularity::PerTensor, Granularity::PerChannel { axis: 0 }] {
+        let mut q =
+            calibrate::quantize(&network, &samples, Method::MinMax, Width::W4A4, granularity)
+                .unwrap();
+        let (before, mut rounded) = (q.clone(), network.clone());
+        let largest = round_biases(&mut rounded, &mut q).unwrap();
+        // Even at 4 bits a bias is a few dozen steps: no scale need be raised for it.
+        assert_eq!(before, q);
+        assert!(largest.iter().all(|&b| b > 1 && b < 1 << 16), "{largest:?}");
+        for ((a, b), q) in network.layers.iter().zip(&rounded.layers).zip(&q) {
+            assert_ne!(a.bias, b.bias);
+            for (channel, (a, b)) in a.bias.iter().zip(&b.bias).enumerate() {
+                let scales = q.weight.scales();
+                let step = q.input.scales()[0] * scales[channel % scales.len()];
+                assert!((a - b).abs() <= 0.501 * step, "{a} {b} {step}");
+                let steps = b / step;
+                assert!((steps - steps.round()).abs() < 1e-3, "{b} {step}");
+            }
+        }
+        let of = |n: &Network| logits(&Graph::new(n).unwrap(), &samples, &mut Fixed(&q)).unwrap();
+        let (float, with, without) = (outputs(&network, &samples), of(&rounded), of(&network));
+        let noise = sqnr_db(&float, &without).unwrap();
+        let cost = sqnr_db(&without, &with).unwrap();
+        assert!(cost > noise + 10.0, "{cost} {noise}");
+        assert!(round_biases(&mut rounded, &mut q[1..]).is_err());
+    }
+}
+
+/// Where a step is far too fine for a bias, the weights' scale gives way.
+#[test]
+fn a_bias_beyond_the_accumulator_raises_the_scale_of_its_channel() {
+    let (mut network, samples) = digits();
+    let granularity = Granularity::PerChannel { axis: 0 };
+    let mut q =
+        calibrate::quantize(&network, &samples, Method::MinMax, Width::W4A4, granularity).unwrap();
+    let before = q.clone();
+    network.layers[2].bias[5] = 1e9;
+    let largest = round_biases(&mut network, &mut q).unwrap();
+    assert_eq!(largest[2], i32::MAX as u32 / 2);
+    for (channel, (a, b)) in before[2]
+        .weight
+        .scales()
+        .iter()
+        .zip(q[2].weight.scales())
+        .enumerate()
+    {
+        assert_eq!(a != b, channel == 5, "{a} {b}");
+    }
+    assert!((network.layers[2].bias[5] / 1e9 - 1.0).abs() < 1e-6);
 }
 
 #[test]
