@@ -74,8 +74,8 @@ fn training_beats_calibration_alone_on_digits_at_four_bits() {
     let training = data::training().unwrap().select(&rows(400));
     let test = data::test().unwrap().select(&rows(200));
     let options = TrainOptions {
-        epochs: 2,
-        batch: 20,
+        epochs: 4,
+        batch: 10,
         ..TrainOptions::default()
     };
     let float = logits(&Graph::new(&network).unwrap(), &test, &mut Float).unwrap();
