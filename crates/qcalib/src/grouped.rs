@@ -55,6 +55,9 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
     /// Values of a group from which on joining two accumulators takes less time than looking at
     /// the values once more.
     const STAGED_FROM: usize;
+    /// Values that are looked at for the second time while they are in a second-level cache:
+    /// 256 KiB. All, where none is.
+    const AT_ONCE: usize = 1 << 16;
 
     /// Checks settings that come from outside.
     fn check_settings(settings: &Self::Settings) -> Result<(), CalibError>;
@@ -98,9 +101,6 @@ pub trait Accumulator: Clone + fmt::Debug + Default + Send + Sync + 'static {
 /// What [`CalibError::Memory`] calls the groups.
 const GROUPS: &str = "channels or blocks";
 
-/// Values that are looked at for the second time while they are in a second-level cache: 256 KiB.
-const AT_ONCE: usize = 1 << 16;
-
 #[derive(Debug, Clone, Default)]
 struct Group<A> {
     extent: Extent,
@@ -118,7 +118,7 @@ impl<A: Accumulator> Group<A> {
         scratch: &mut A::Scratch,
     ) -> bool {
         let mut finite = true;
-        for values in values.chunks(AT_ONCE) {
+        for values in values.chunks(A::AT_ONCE) {
             let summary = || min_max(isa, values);
             finite &= self.add_piece(settings, batch, values, summary, scratch);
         }

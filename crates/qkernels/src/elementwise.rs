@@ -221,8 +221,12 @@ where
     streams
 }
 
-/// Calls `step` with blocks of `N` elements, every element at least once. Fewer than `N` elements
-/// are padded with the first one; of none there is no block.
+/// Bytes from which on both halves are read in turns: memory answers two streams sooner than one
+/// (on Zen 4 by a tenth, from 256 MiB). Less is in a second-level cache.
+const TWO_STREAMS: usize = 2 << 20;
+
+/// Calls `step` with blocks of `N` elements, in any order, every element at least once. Fewer than
+/// `N` elements are padded with the first one; of none there is no block.
 #[inline(always)]
 #[allow(dead_code, reason = "only the vector tiers work in blocks")]
 pub(crate) fn for_blocks<const N: usize, A: Copy>(x: &[A], mut step: impl FnMut(&[A; N])) {
@@ -236,12 +240,23 @@ pub(crate) fn for_blocks<const N: usize, A: Copy>(x: &[A], mut step: impl FnMut(
     } else {
         x
     };
-    let mut starts = Starts::<N>::new(xs.len(), misaligned(xs));
+    let half = if size_of_val(xs) < TWO_STREAMS {
+        0
+    } else {
+        xs.len() / 2 / N * N
+    };
+    let (first, second) = xs.split_at(half);
+    let mut starts = Starts::<N>::new(second.len(), misaligned(second));
+    // Both are as far from a cache line; the second is no shorter.
+    let mut at_first = 0;
     while let Some(at) = starts.next() {
-        let Some(x) = xs[at..].first_chunk::<N>() else {
-            break;
-        };
-        step(x);
+        if let Some(x) = second[at..].first_chunk::<N>() {
+            step(x);
+        }
+        if let Some(x) = first.get(at_first..).and_then(|x| x.first_chunk::<N>()) {
+            step(x);
+            at_first += N;
+        }
     }
 }
 
@@ -295,6 +310,30 @@ mod tests {
                         .all(|(i, &seen)| seen == (i >= offset))
                 );
             }
+        }
+    }
+
+    #[test]
+    fn two_streams_cover_every_element() {
+        let long = TWO_STREAMS / size_of::<u32>();
+        let x: Vec<u32> = (0..long as u32 + 200).collect();
+        for (offset, n) in [
+            (0, long - 1),
+            (0, long),
+            (3, long),
+            (7, long + 17),
+            (16, long + 130),
+        ] {
+            let mut seen = vec![false; x.len()];
+            for_blocks::<128, u32>(&x[offset..offset + n], |x| {
+                x.iter().for_each(|&i| seen[i as usize] = true);
+            });
+            let inside = offset..offset + n;
+            assert!(
+                seen.iter()
+                    .enumerate()
+                    .all(|(i, &seen)| seen == inside.contains(&i))
+            );
         }
     }
 }

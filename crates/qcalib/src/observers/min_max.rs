@@ -35,6 +35,7 @@ impl Accumulator for MinMaxAccumulator {
     type Wire = Nothing;
     type Scratch = ();
     const STAGED_FROM: usize = 64;
+    const AT_ONCE: usize = usize::MAX;
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())

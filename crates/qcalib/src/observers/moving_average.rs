@@ -65,6 +65,7 @@ impl Accumulator for Batches {
     type Scratch = ();
     // A tree of one entry is made for each group.
     const STAGED_FROM: usize = 1 << 10;
+    const AT_ONCE: usize = usize::MAX;
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())
