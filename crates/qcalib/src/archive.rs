@@ -26,8 +26,9 @@ use crate::{CalibError, Observer, ObserverState, Policy, TensorView, UncheckedSt
 /// Numbers are little-endian. Magic, version, length and checksum are compared, in this order,
 /// before the body is looked at and before anything is allocated; the body (postcard) holds
 /// [`UncheckedState`]s, which are restored one by one, so that an error names the tensor, the
-/// field, the group and the reason. The version is raised with [`ObserverState::VERSION`], too. A file that was cut or of which any two bits (or
-/// any among 32 neighbours) were flipped is always refused.
+/// field, the group and the reason. The version is raised with [`ObserverState::VERSION`], too. A
+/// file that was cut or of which any two bits (or any among 32 neighbours) were flipped is always
+/// refused.
 ///
 /// ```
 /// use qcalib::{Archive, ObserverKind, Policy, TensorView};

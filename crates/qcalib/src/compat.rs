@@ -12,10 +12,10 @@
 //! | [`tflite`] 2.21 | – | the nudged zero points of TensorFlow Lite, its converter and gemmlowp |
 //!
 //! What the tools do on values that are not finite is not repeated: some propagate them into a
-//! scale, some crash. Here they are [`CalibError::NonFinite`], or [`FormatError::Range`](qformat::FormatError::Range)
-//! where a range is given. Where the tools' own arithmetic under-
-//! or overflows (a range of a few subnormals, or of ±3.4 · 10³⁸) they give a scale of 0 or ∞, or NaN;
-//! here that is a [`CalibError::Setting`]. The tools see batches in order;
+//! scale, some crash. Here they are [`CalibError::NonFinite`], or
+//! [`FormatError::Range`](qformat::FormatError::Range) where a range is given. Where the tools' own
+//! arithmetic under- or overflows (a range of a few subnormals, or of ±3.4 · 10³⁸) they give a
+//! scale of 0 or ∞, or NaN; here that is a [`CalibError::Setting`]. The tools see batches in order;
 //! so do these.
 
 use alloc::vec::Vec;

@@ -15,7 +15,8 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Lowest and highest finite value seen, in the unit of the values, or `None` when there was none. −0.0 counts as +0.0.
+    /// Lowest and highest finite value seen, in the unit of the values, or `None` when there was
+    /// none. −0.0 counts as +0.0.
     #[must_use]
     pub fn range(&self) -> Option<ValueRange> {
         self.range.map(|(min, max)| ValueRange { min, max })

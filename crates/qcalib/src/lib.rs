@@ -20,8 +20,8 @@
 //! | `mean-std` | [`Moments`](ObserverKind::Moments) | so many standard deviations |
 //! | `lsq` | [`Moments`](ObserverKind::Moments) | where training the step starts |
 //!
-//! One histogram serves all that look at the distribution; [`Method::observers_for`] tells which observers a set
-//! of methods needs, so that the network runs once.
+//! One histogram serves all that look at the distribution; [`Method::observers_for`] tells which
+//! observers a set of methods needs, so that the network runs once.
 //!
 //! ```
 //! use qcalib::{Method, Policy, fake_quantize, params};

@@ -69,10 +69,11 @@ pub trait Observer: Any + fmt::Debug + Send + Sync + sealed::Sealed {
     ///
     /// # Errors
     ///
-    /// [`CalibError::Length`] when `x` does not fill `shape`, [`CalibError::Channels`] when
-    /// another number of channels or blocks was seen before, [`CalibError::NonFinite`] under
-    /// [`Policy::Error`], [`CalibError::CountOverflow`], a [`CalibError::Format`] for an axis
-    /// that the shape lacks, and [`CalibError::Memory`] for more groups than fit. After an error the state is what it was.
+    /// [`CalibError::Length`] when `x` does not fill `shape`, [`CalibError::Channels`] when another
+    /// number of channels or blocks was seen before, [`CalibError::NonFinite`] under
+    /// [`Policy::Error`], [`CalibError::CountOverflow`], a [`CalibError::Format`] for an axis that
+    /// the shape lacks, and [`CalibError::Memory`] for more groups than fit. After an error the
+    /// state is what it was.
     fn observe(&mut self, batch_index: u64, x: &[f32], shape: &[usize]) -> Result<(), CalibError> {
         self.observe_view(batch_index, TensorView::new(x, shape)?)
     }

@@ -8,10 +8,10 @@
 //!       for a tile of rows        the kernel, then the epilogue while its sums are in L1
 //! ```
 //!
-//! Integer sums start at `bias − (shift + Z_a) · colsum(B)`, plus `Z_b · (K · Z_a − rowsum(A))` where
-//! one `Z_b` serves all columns, so zero points, the shift and the bias cost nothing. Where rows of
-//! A have zero points of their own, products with `colsum(B)` are added; where columns of B have, each
-//! tile starts at sums in memory.
+//! Integer sums start at `bias − (shift + Z_a) · colsum(B)`, plus `Z_b · (K · Z_a − rowsum(A))`
+//! where one `Z_b` serves all columns, so zero points, the shift and the bias cost nothing. Where
+//! rows of A have zero points of their own, products with `colsum(B)` are added; where columns of B
+//! have, each tile starts at sums in memory.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -528,8 +528,8 @@ impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
         cols: &Range<usize>,
     ) -> bool {
         if matches!(self.store.steps, Steps::Sums) {
-            // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and outputs that
-            // are sums are made of them: i32, or f32 of floats.
+            // SAFETY: the tile belongs to this share, nothing else of it is borrowed, and outputs
+            // that are sums are made of them: i32, or f32 of floats.
             let mut out = unsafe { self.out.sums(rows, cols.clone()) };
             self.kernel.accumulate(a, b, init, &mut out);
             return true;

@@ -33,7 +33,8 @@
 //! ```
 //!
 //! What each choice of step 4 would cost, and what would help: [`mod@explain`]. Calibration can be
-//! spread over machines: [`Recorded`]. It can be skipped where ranges are taken at run time: [`Chosen::dynamic`].
+//! spread over machines: [`Recorded`]. It can be skipped where ranges are taken at run time:
+//! [`Chosen::dynamic`].
 //!
 //! # The crates below
 //!

@@ -150,8 +150,9 @@ pub fn gemmlowp(range: ValueRange) -> Result<ToolParams, CalibError> {
     })
 }
 
-/// The range that the nudged parameters span, in the unit of the values: what TensorFlow's `FakeQuantWithMinMaxVars` clamps
-/// to, so that a trained network and its converted form clip alike.
+/// The range that the nudged parameters span, in the unit of the values: what TensorFlow's
+/// `FakeQuantWithMinMaxVars` clamps to, so that a trained network and its converted form clip
+/// alike.
 ///
 /// All in f32, as that operator has it: `S = (max − min) / (qmax − qmin)`, the zero point
 /// `qmin − min / S` rounded half away from zero and clamped, and `[(qmin − Z) · S, (qmax − Z) · S]`.

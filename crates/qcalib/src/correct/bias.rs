@@ -20,8 +20,9 @@ pub struct QuantizedBias {
 /// the accumulator (Jacob et al. 2018, arXiv 1712.05877, §2.4).
 ///
 /// `weight_scales` has one scale a channel, or one for all. `bias` is in the unit of the layer's
-/// output, which is that of its input (`S_a`) times that of its weights (`S_w`): the product of
-/// the scales is in it, too. The product is rounded to f32, as files store it; the quotient is taken in f64 and rounded to nearest, ties to even.
+/// output, which is that of its input (`S_a`) times that of its weights (`S_w`): the product of the
+/// scales is in it, too. The product is rounded to f32, as files store it; the quotient is taken in
+/// f64 and rounded to nearest, ties to even.
 ///
 /// # Errors
 ///

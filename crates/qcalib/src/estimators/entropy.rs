@@ -42,11 +42,11 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 ///   tests try all pairs of 40 small ragged histograms: at least 30 answers are the best, and none
 ///   loses more than a fifth of what the best gains over the widest range.
 ///
-/// The range is in the unit of the values. It always has at least `L` bins. With no more bins than levels (16-bit targets, say)
-/// nothing is lost inside any range, and the observed range is the answer. The widest of equally
-/// good ranges wins. Reads the record of a
-/// [`HistogramObserver`](crate::observers::HistogramObserver), which has 1,024 to 2,048 bins on
-/// its longer side; ONNX Runtime's defaults of 128 bins for 128 levels leave one candidate only.
+/// The range is in the unit of the values. It always has at least `L` bins. With no more bins than
+/// levels (16-bit targets, say) nothing is lost inside any range, and the observed range is the
+/// answer. The widest of equally good ranges wins. Reads the record of a
+/// [`HistogramObserver`](crate::observers::HistogramObserver), which has 1,024 to 2,048 bins on its
+/// longer side; ONNX Runtime's defaults of 128 bins for 128 levels leave one candidate only.
 ///
 /// ```
 /// use qcalib::estimators::Entropy;

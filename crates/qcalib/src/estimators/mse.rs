@@ -17,10 +17,11 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 /// ∫₀ᵘ (t − Q(t))² dt = n / 12 + (u − n)³ / 3,   n = min(rne(u), clip bound in steps)
 /// ```
 ///
-/// which covers rounding and clipping alike. Bins that clip wholly are summed through moments.
-/// Both ends are searched for the affine scheme, one for the symmetric: first over ranges that
-/// shrink by a constant ratio down to a single bin, then around the best with ratios ever nearer
-/// to 1. The widest of equally good ranges wins; it is in the unit of the values. Exact zeros cost nothing under any quantizer.
+/// which covers rounding and clipping alike. Bins that clip wholly are summed through moments. Both
+/// ends are searched for the affine scheme, one for the symmetric: first over ranges that shrink by
+/// a constant ratio down to a single bin, then around the best with ratios ever nearer to 1. The
+/// widest of equally good ranges wins; it is in the unit of the values. Exact zeros cost nothing
+/// under any quantizer.
 ///
 /// The criterion is that of optimal scalar quantization (Max 1960, *Quantizing for minimum
 /// distortion*); as a choice of clipping ranges see Banner et al. 2019 (arXiv 1810.05723), who

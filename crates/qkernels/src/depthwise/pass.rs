@@ -209,8 +209,8 @@ pub(super) unsafe fn multiply<
     }
     while x < p.count {
         let mut all = Elements([0; 256]);
-        // SAFETY: as promised by the caller; `all` holds `4 · WORDS` elements of any kind, and no more pixels
-        // than are left are copied from it.
+        // SAFETY: as promised by the caller; `all` holds `4 · WORDS` elements of any kind, and no
+        // more pixels than are left are copied from it.
         unsafe {
             let sums = sums::<L, R, U, Z>(lanes, p, x);
             for (sums, out) in sums.into_iter().zip(out) {

@@ -172,8 +172,8 @@ trait Finish: Copy {
     /// # Safety
     ///
     /// The instructions of the tier run, `out` is valid for reads and writes of `16 · V` elements
-    /// (of the last sixteen, those that the value stores) and borrowed exclusively, and what the value
-    /// holds of rows and columns covers them.
+    /// (of the last sixteen, those that the value stores) and borrowed exclusively, and what the
+    /// value holds of rows and columns covers them.
     unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut Self::Elem);
 }
 
@@ -383,8 +383,8 @@ unsafe fn tile<const X: bool, const R: usize, const V: usize, const S: usize, F:
     finish: F,
 ) {
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
-    // `v < V`, and in each segment `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads and stores are
-    // the unaligned ones.
+    // `v < V`, and in each segment `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads
+    // and stores are the unaligned ones.
     unsafe {
         const { assert!(R <= 12, "the rows are unrolled by hand") };
         let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];

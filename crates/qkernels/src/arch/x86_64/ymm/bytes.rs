@@ -128,9 +128,9 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
     }
 }
 
-/// `U` steps in K. A row's products are added after the next row's multiplies: Zen 4 then issues 3.29
-/// instead of 3.22 instructions a cycle, because fewer additions take slots that multiplies could use.
-/// `late` are those of the last row of the step before, and so is what is given back.
+/// `U` steps in K. A row's products are added after the next row's multiplies: Zen 4 then issues
+/// 3.29 instead of 3.22 instructions a cycle, because fewer additions take slots that multiplies
+/// could use. `late` are those of the last row of the step before, and so is what is given back.
 ///
 /// # Safety
 ///
@@ -169,8 +169,8 @@ unsafe fn steps<const R: usize, const V: usize, const U: usize>(
     late
 }
 
-/// Loads the vector `AT` bytes from `p` once `before` is there: earlier, it would take a register that is
-/// needed.
+/// Loads the vector `AT` bytes from `p` once `before` is there: earlier, it would take a register
+/// that is needed.
 ///
 /// # Safety
 ///
