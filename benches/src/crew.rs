@@ -1,7 +1,7 @@
 //! Threads that stay awake between calls, as those of an inference engine do.
 //!
-//! Waking a thread that sleeps would count in every call. `OpenMP`'s threads spin for a while before they sleep (see
-//! [`environment`](crate::environment)); ours spin as long.
+//! Waking a thread that sleeps would count in every call. `OpenMP`'s threads spin for a while before
+//! they sleep (see [`environment`](crate::environment)); ours spin as long.
 
 #![allow(
     unsafe_code,

@@ -143,18 +143,19 @@ impl Archive {
                 allowed: "those that observers were placed at",
             });
         };
-        // All are asked before the first records, and those that may still refuse a value go
+        // All are asked before the first records, and those that may still refuse a value record
         // before the others: the first of them refuses it for all.
-        let (strict, others): (Vec<_>, Vec<_>) =
-            list.iter_mut().partition(|o| o.policy() == Policy::Error);
-        let mut list: Vec<_> = strict.into_iter().chain(others).collect();
         list.iter_mut()
             .try_for_each(|o| o.check_view(&x))
-            .and_then(|()| {
-                list.iter_mut()
-                    .try_for_each(|o| o.observe_view(batch_index, x))
-            })
             .map_err(|e| e.in_tensor(tensor))?;
+        for strict in [true, false] {
+            for o in &mut *list {
+                if (o.policy() == Policy::Error) == strict {
+                    o.observe_view(batch_index, x)
+                        .map_err(|e| e.in_tensor(tensor))?;
+                }
+            }
+        }
         self.batches.insert(batch_index);
         Ok(())
     }

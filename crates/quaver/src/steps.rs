@@ -228,13 +228,13 @@ impl Observing {
         if self.sample.is_none() {
             return Err(QuantizeError::NoBatches);
         }
-        Ok(Calibrated {
-            chosen: self.chosen,
-            observers: self.observers,
-            batches: self.batches.len(),
-            sample: self.sample,
-            threads: NonZeroUsize::MIN,
-        })
+        let batches = self.batches.len();
+        Ok(Calibrated::from_parts(
+            self.chosen,
+            self.observers,
+            batches,
+            self.sample,
+        ))
     }
 
     /// What a record is made of.

@@ -5,6 +5,25 @@ use qformat::FormatError;
 use super::{ToolParams, check_scale};
 use crate::{CalibError, ValueRange};
 
+/// The ends of a range, if they are finite and in order.
+fn ends(ValueRange { min, max }: ValueRange) -> Result<(f32, f32), CalibError> {
+    if min.is_finite() && max.is_finite() && min <= max {
+        return Ok((min, max));
+    }
+    Err(FormatError::Range { min, max }.into())
+}
+
+fn check_integers(qmin: i32, qmax: i32) -> Result<(), CalibError> {
+    if qmin < qmax {
+        return Ok(());
+    }
+    Err(CalibError::Setting {
+        argument: "qmin",
+        given: qmin.into(),
+        allowed: "below qmax",
+    })
+}
+
 /// Scale and zero point as TensorFlow Lite chooses them at run time, in the unit of the values.
 ///
 /// In f64, with the range widened to hold 0: `S = (max − min) / (qmax − qmin)`, and of the two
@@ -27,17 +46,8 @@ use crate::{CalibError, ValueRange};
 /// # Ok::<(), qcalib::CalibError>(())
 /// ```
 pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, CalibError> {
-    let ValueRange { min, max } = range;
-    if !(min.is_finite() && max.is_finite() && min <= max) {
-        return Err(FormatError::Range { min, max }.into());
-    }
-    if qmin >= qmax {
-        return Err(CalibError::Setting {
-            argument: "qmin",
-            given: qmin.into(),
-            allowed: "below qmax",
-        });
-    }
+    let (min, max) = ends(range)?;
+    check_integers(qmin, qmax)?;
     let (low, high) = (f64::from(min.min(0.0)), f64::from(max.max(0.0)));
     let (first, last) = (f64::from(qmin), f64::from(qmax));
     let scale = (high - low) / (last - first);
@@ -92,17 +102,8 @@ pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, Cal
 /// # Ok::<(), qcalib::CalibError>(())
 /// ```
 pub fn converted(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, CalibError> {
-    let ValueRange { min, max } = range;
-    if !(min.is_finite() && max.is_finite() && min <= max) {
-        return Err(FormatError::Range { min, max }.into());
-    }
-    if qmin >= qmax {
-        return Err(CalibError::Setting {
-            argument: "qmin",
-            given: qmin.into(),
-            allowed: "below qmax",
-        });
-    }
+    let (min, max) = ends(range)?;
+    check_integers(qmin, qmax)?;
     let (low, high) = (min.min(0.0), max.max(0.0));
     let (first, last) = (qmin as f32, qmax as f32);
     let scale = check_scale((high - low) / (last - first))?;
@@ -135,10 +136,7 @@ pub fn converted(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, 
 /// # Ok::<(), qcalib::CalibError>(())
 /// ```
 pub fn gemmlowp(range: ValueRange) -> Result<ToolParams, CalibError> {
-    let ValueRange { min, max } = range;
-    if !(min.is_finite() && max.is_finite() && min <= max) {
-        return Err(FormatError::Range { min, max }.into());
-    }
+    let (min, max) = ends(range)?;
     let (low, high) = (min.min(0.0), max.max(0.0));
     let scale = check_scale((high - low) / 255.0)?;
     let zero = libm::round(0.0 - f64::from(low) / f64::from(scale)).clamp(0.0, 255.0);
@@ -176,13 +174,7 @@ pub fn nudged_range(range: ValueRange, qmin: i32, qmax: i32) -> Result<ValueRang
     if !(min.is_finite() && max.is_finite() && min < max) {
         return Err(FormatError::Range { min, max }.into());
     }
-    if qmin >= qmax {
-        return Err(CalibError::Setting {
-            argument: "qmin",
-            given: qmin.into(),
-            allowed: "below qmax",
-        });
-    }
+    check_integers(qmin, qmax)?;
     let (first, last) = (qmin as f32, qmax as f32);
     let scale = check_scale((max - min) / (last - first))?;
     let zero = libm::roundf(first - min / scale).clamp(first, last);

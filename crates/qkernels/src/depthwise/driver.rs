@@ -549,10 +549,9 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
                     Some((image * down.input + y) * across.input * x.row_stride() + block.first);
             }
         }
-        for i in used..L::GROUP {
-            // A row without a tap has weights of zero: any row will do.
-            starts[i] = starts[0];
-        }
+        // A row without a tap has weights of zero: any row will do.
+        let any = starts[0];
+        starts[used..L::GROUP].fill(any);
         starts
     }
 
