@@ -39,6 +39,12 @@ impl<const N: usize> Fixed<N> {
         }
     }
 
+    /// Adds `value · 2^shift` of twice as many bits.
+    pub(crate) fn add_wide(&mut self, value: u128, shift: u32) {
+        self.add(value as u64, shift);
+        self.add((value >> 64) as u64, shift + 64);
+    }
+
     /// Adds another sum.
     pub(crate) fn merge(&mut self, other: &Self) {
         let mut carry = false;
@@ -155,8 +161,7 @@ mod tests {
 
     fn of(x: u128) -> Fixed<3> {
         let mut f = Fixed::default();
-        f.add(x as u64, 0);
-        f.add((x >> 64) as u64, 64);
+        f.add_wide(x, 0);
         f
     }
 

@@ -200,6 +200,14 @@ pub enum KernelError {
         /// Most bins of a side.
         max_bins: usize,
     },
+    /// More values than an exact sum has room for.
+    #[error("{given} values are too many for exact sums of their squares: at most {max} fit")]
+    Terms {
+        /// Number of values as given.
+        given: usize,
+        /// Most values of one call.
+        max: u64,
+    },
     /// A convolution whose windows do not fit its image.
     #[error(
         "{what} {given} is not possible for the {axis} of a convolution: \

@@ -13,6 +13,7 @@
 //! | [`quantize()`], [`dequantize`], [`requantize()`] | f32 to integers, back, and i32 sums to integers |
 //! | [`min_max`], [`abs_max`] | the finite range of a tensor, and what is not finite |
 //! | [`histogram()`] | counts of values in bins of equal width |
+//! | [`power_sums()`] | exact sums of values, magnitudes and squares |
 //! | [`row_sums`], [`col_sums`] | sums of the rows and columns of a byte matrix |
 //! | [`convert`] | f16 and bf16 to f32 and back |
 //! | [`limit`] | what the machine can do at best, to measure kernels against |
@@ -67,6 +68,7 @@ mod parallel;
 mod patches;
 mod plan;
 mod portable;
+mod power_sums;
 mod quantize;
 mod reduce;
 mod requantize;
@@ -97,6 +99,7 @@ pub use operand::{Arithmetic, Lhs, Operand};
 pub use pack::{Layout, PackedB, PackedRef};
 pub use parallel::{ParallelFor, Threads};
 pub use patches::Image;
+pub use power_sums::{PowerSums, PowerWindow, power_sums};
 pub use quantize::{dequantize, quantize};
 pub use reduce::{AbsMax, MinMax, abs_max, min_max};
 pub use requantize::requantize;

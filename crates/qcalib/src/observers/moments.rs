@@ -8,6 +8,7 @@ use crate::grouped::{Accumulator, Grouped, GroupsWire, Piece};
 use crate::observers::min_max::Nothing;
 use crate::state::RecordWire;
 use crate::{CalibError, Extent, ObserverKind, Policy, Record};
+use qkernels::{Isa, MinMax, PowerWindow, power_sums};
 
 /// Records the sums of `x`, `|x|` and `x²` without any rounding.
 ///
@@ -84,22 +85,17 @@ impl Statistics {
 /// The lowest bit of a sum stands for the smallest subnormal.
 const UNIT: i32 = -149;
 
-/// Values between two emptyings of the tables: 2^16 squares of 24 bits fit 64.
-const STRETCH: usize = 1 << 16;
+/// Fewer values are added one by one: sums in vectors have to be added up.
+const SHORT: usize = 24;
 
-/// Shorter pieces are summed one by one: emptying the tables costs as much.
-const SHORT: usize = 768;
+/// Values that are skipped together where none is left over.
+const CHUNK: usize = 64;
 
-/// Sums of significands and of their squares, by sign and exponent.
-type Table = [[u64; 2]; ROWS];
+/// One in so many values is left to be added alone: it takes as long as so many in vectors.
+const FEW: u64 = 16;
 
-/// Nine bits of sign and exponent.
-const ROWS: usize = 512;
-
-/// Room for two tables, used in turn: a row that is hit twice in a row would otherwise wait for
-/// its own store.
-#[derive(Debug, Clone, Default)]
-pub struct MomentsScratch(Vec<Table>);
+/// Rows from here on have the sign.
+const NEGATIVE: usize = 1 << 8;
 
 /// Sign and exponent as a number, and the significand. `|x|` is the significand times
 /// `2^(UNIT + position(row))`.
@@ -126,14 +122,13 @@ impl Moments {
         self.zeros
     }
 
-    fn add_part(&mut self, row: usize, sum: u64, squares: u64) {
-        let side = if row < ROWS / 2 {
+    /// Where the magnitudes of a row's sign are summed.
+    fn side(&mut self, row: usize) -> &mut Fixed<6> {
+        if row < NEGATIVE {
             &mut self.positive
         } else {
             &mut self.negative
-        };
-        side.add(sum, position(row));
-        self.squares.add(squares, 2 * position(row));
+        }
     }
 
     /// Adds `n` times the same finite value.
@@ -147,54 +142,70 @@ impl Moments {
         for (n, shift) in [(n & 0xffff, 0), (n >> 16 & 0xffff, 16), (n >> 32, 32)] {
             let (high, low) = (n >> 16, n & 0xffff);
             for (n, shift) in [(low, shift), (high, shift + 16)] {
-                let side = if row < ROWS / 2 {
-                    &mut self.positive
-                } else {
-                    &mut self.negative
-                };
-                side.add(significand * n, position(row) + shift);
+                self.side(row).add(significand * n, position(row) + shift);
                 self.squares
                     .add(significand * significand * n, 2 * position(row) + shift);
             }
         }
     }
 
-    fn add_short(&mut self, values: &[f32]) {
-        for &x in values.iter().filter(|v| v.is_finite()) {
-            let (row, significand) = parts(x);
-            self.zeros += u64::from(significand == 0);
-            self.add_part(row, significand, significand * significand);
-        }
+    /// Adds a finite value.
+    fn add_one(&mut self, x: f32) {
+        let (row, significand) = parts(x);
+        self.zeros += u64::from(significand == 0);
+        self.side(row).add(significand, position(row));
+        self.squares
+            .add(significand * significand, 2 * position(row));
     }
 
-    fn add_long(&mut self, values: &[f32], tables: &mut Vec<Table>) {
-        tables.resize(2, [[0; 2]; ROWS]);
-        let [even, odd] = tables.as_mut_slice() else {
-            return; // two were just made
-        };
-        for stretch in values.chunks(STRETCH) {
-            let zeros: u32 = stretch.iter().map(|&v| u32::from(v == 0.0)).sum();
-            self.zeros += u64::from(zeros);
-            let (pairs, last) = stretch.as_chunks::<2>();
-            let count = |table: &mut Table, x: f32| {
-                let (row, significand) = parts(x);
-                let [sum, squares] = &mut table[row & (ROWS - 1)];
-                *sum += significand;
-                *squares += significand * significand;
-            };
-            for &[a, b] in pairs {
-                count(even, a);
-                count(odd, b);
+    fn add_short(&mut self, values: &[f32]) {
+        values
+            .iter()
+            .filter(|v| v.is_finite())
+            .for_each(|&v| self.add_one(v));
+    }
+
+    /// Adds values of which so many are not finite, and no finite one is beyond `max`. The window
+    /// of binades below it mostly holds all; else lower windows follow until few values are left.
+    fn add_long(&mut self, values: &[f32], non_finite: u64, max: f32) {
+        let isa = Isa::detect();
+        let mut left = values.len() as u64 - non_finite;
+        let few = left / FEW;
+        let (mut end, mut next) = (f32::INFINITY, PowerWindow::below(max));
+        while left > few
+            && let Some(window) = next
+            && let Ok(sums) = power_sums(isa, values, window)
+        {
+            // A unit is at least 2^UNIT.
+            let shift = (window.unit() - UNIT) as u32;
+            self.positive.add_wide(sums.positive, shift);
+            self.negative.add_wide(sums.negative, shift);
+            self.squares.add_wide(sums.squares, 2 * shift);
+            if end == f32::INFINITY {
+                self.zeros += sums.zeros;
+                left -= sums.zeros;
             }
-            last.iter().for_each(|&v| count(even, v));
-            for table in [&mut *even, &mut *odd] {
-                for (row, entry) in table.iter_mut().enumerate() {
-                    let [sum, squares] = core::mem::take(entry);
-                    // The rows of infinities and NaN are emptied into nothing.
-                    if sum != 0 && row & 0xff != 0xff {
-                        self.add_part(row, sum, squares);
-                    }
-                }
+            left -= sums.held;
+            next = window.lower();
+            end = next.map_or(0.0, PowerWindow::end);
+        }
+        if left == 0 {
+            return;
+        }
+        // Zeros are only left, too, where nothing was added.
+        let least = if end == f32::INFINITY {
+            0.0
+        } else {
+            f32::from_bits(1)
+        };
+        let is_left = |v: &f32| (least..end).contains(&v.abs());
+        for chunk in values.chunks(CHUNK) {
+            // Without a branch, in vectors.
+            if chunk.iter().fold(false, |any, v| any | is_left(v)) {
+                chunk
+                    .iter()
+                    .filter(|v| is_left(v))
+                    .for_each(|&v| self.add_one(v));
             }
         }
     }
@@ -260,18 +271,21 @@ impl Accumulator for Moments {
     const KIND: ObserverKind = ObserverKind::Moments;
     type Settings = Nothing;
     type Wire = MomentsWire;
-    type Scratch = MomentsScratch;
+    type Scratch = ();
     const STAGED_FROM: usize = 1 << 9;
 
     fn check_settings(_: &Nothing) -> Result<(), CalibError> {
         Ok(())
     }
 
-    fn add(&mut self, _: &Nothing, _: &Extent, piece: Piece<'_>, scratch: &mut MomentsScratch) {
-        if piece.values.len() < SHORT {
-            self.add_short(piece.values);
-        } else {
-            self.add_long(piece.values, &mut scratch.0);
+    fn add(&mut self, _: &Nothing, _: &Extent, piece: Piece<'_>, (): &mut ()) {
+        let MinMax { min, max, .. } = *piece.summary;
+        match (min, max) {
+            (Some(min), Some(max)) if piece.values.len() >= SHORT => {
+                let non_finite = piece.summary.nan + piece.summary.pos_inf + piece.summary.neg_inf;
+                self.add_long(piece.values, non_finite, max.max(-min));
+            }
+            _ => self.add_short(piece.values),
         }
     }
 
@@ -383,14 +397,19 @@ mod tests {
         ]
     }
 
+    fn of(x: &[f32]) -> Moments {
+        let found = qkernels::abs_max(Isa::detect(), x);
+        let mut m = Moments::default();
+        m.add_long(x, found.nan + found.infinite, found.max.unwrap_or(0.0));
+        m
+    }
+
     proptest! {
         /// Integers whose sums f64 holds exactly.
         #[test]
         fn statistics_are_those_of_integers(x in prop::collection::vec(-4095i32..4096, 1..900)) {
-            let mut m = Moments::default();
             let values: Vec<f32> = x.iter().map(|&v| v as f32).collect();
-            m.add_long(&values, &mut Vec::new());
-            let s = m.statistics(x.len() as u64, 0.0);
+            let s = of(&values).statistics(x.len() as u64, 0.0);
             let n = x.len() as i64;
             let sum: i64 = x.iter().map(|&v| i64::from(v)).sum();
             let squares: i64 = x.iter().map(|&v| i64::from(v) * i64::from(v)).sum();
@@ -404,11 +423,10 @@ mod tests {
         }
 
         #[test]
-        fn tables_single_values_and_repetition_agree(
-            x in prop::collection::vec(value(), 1..50), n in 0u64..40,
+        fn windows_single_values_and_repetition_agree(
+            x in prop::collection::vec(value(), 1..400), n in 0u64..40,
         ) {
-            let (mut long, mut short) = (Moments::default(), Moments::default());
-            long.add_long(&x, &mut Vec::new());
+            let (mut long, mut short) = (of(&x), Moments::default());
             short.add_short(&x);
             prop_assert_eq!(long.to_wire().squares, short.to_wire().squares);
             prop_assert_eq!(&long.positive, &short.positive);

@@ -11,9 +11,9 @@ use super::elementwise::floats;
 use super::guard::{Edge, Guarded};
 use crate::elementwise::STREAM_FROM;
 use crate::{
-    Epilogue, HistogramMut, Isa, Layout, Lhs, MatMut, MatRef, OutMut, PackedB, Threads, Workspace,
-    ZeroPoints, abs_max, col_sums, convert, dequantize, dot, gemm, histogram, min_max, quantize,
-    requantize, row_sums,
+    Epilogue, HistogramMut, Isa, Layout, Lhs, MatMut, MatRef, OutMut, PackedB, PowerWindow,
+    Threads, Workspace, ZeroPoints, abs_max, col_sums, convert, dequantize, dot, gemm, histogram,
+    min_max, power_sums, quantize, requantize, row_sums,
 };
 
 fn each_case(mut f: impl FnMut(Isa, usize, Edge)) {
@@ -111,6 +111,14 @@ fn reductions_stay_inside_their_slices() {
         let rest = histogram(isa, &x, into, &mut Vec::new()).unwrap();
         let counted = positive.iter().chain(&*negative).sum::<u64>();
         assert_eq!(counted + rest.zeros, n as u64, "{isa} {n} {edge:?}");
+        let window = PowerWindow::below(100.0).unwrap();
+        let sums = power_sums(isa, &x, window).unwrap();
+        let square = |&v: &f32| (f64::from(v) * f64::from(v)) as u128;
+        assert_eq!(
+            sums.squares >> (-2 * window.unit()),
+            x.iter().map(square).sum(),
+            "{isa} {n} {edge:?}"
+        );
     });
 }
 

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::data::{Rng, cases, rounds, tiers};
 use super::elementwise::floats;
 use crate::{
-    AbsMax, HistogramMut, Isa, KernelError, Lhs, MatRef, MinMax, Unbinned, abs_max, col_sums,
-    histogram, min_max, row_sums,
+    AbsMax, HistogramMut, Isa, KernelError, Lhs, MatRef, MinMax, PowerSums, PowerWindow, Unbinned,
+    abs_max, col_sums, histogram, min_max, power_sums, row_sums,
 };
 
 fn check_range(isa: Isa, x: &[f32]) {
@@ -137,6 +137,77 @@ fn no_counter_of_a_histogram_overflows() {
     }
 }
 
+/// Significand and exponent: `|x|` is their `m · 2^e`.
+fn parts(x: f32) -> (u128, i32) {
+    let bits = x.to_bits() & 0x7fff_ffff;
+    match bits >> 23 {
+        0 => (u128::from(bits), -149),
+        e => (u128::from(bits & 0x7f_ffff | 1 << 23), e as i32 - 150),
+    }
+}
+
+/// The exact sums of the binades from that of `max` down, in integers.
+fn check_power_sums(x: &[f32], max: f32) {
+    let window = PowerWindow::below(max).unwrap();
+    let (significand, exponent) = parts(max);
+    let top = (exponent + 127 - significand.leading_zeros() as i32).max(-126);
+    let lowest = if top - 21 < -126 { -149 } else { top - 21 };
+    let mut expected = PowerSums::default();
+    for &v in x {
+        let (m, e) = parts(v);
+        let highest = e + 127 - m.leading_zeros() as i32;
+        let held = v.is_finite() && v != 0.0 && (lowest..=top).contains(&highest);
+        assert_eq!(window.holds(v), held, "{v:e} {max:e}");
+        expected.zeros += u64::from(v == 0.0);
+        if !held {
+            continue;
+        }
+        expected.held += 1;
+        let units = m << (e - window.unit());
+        if v > 0.0 {
+            expected.positive += units;
+        } else {
+            expected.negative += units;
+        }
+        expected.squares += units * units;
+    }
+    for isa in tiers() {
+        let what = (x.len(), max);
+        assert_eq!(
+            power_sums(isa, x, window).unwrap(),
+            expected,
+            "{isa} {what:?}"
+        );
+    }
+}
+
+/// The largest sums, of either sign and of both, for every binade; every length around a step.
+#[test]
+fn power_sums_are_exact_at_the_ends_of_every_window() {
+    assert_eq!(PowerWindow::below(f32::INFINITY), None);
+    assert_eq!(PowerWindow::below(f32::NAN), None);
+    assert_eq!(PowerWindow::below(0.0), PowerWindow::below(-1e-45));
+    for binade in 0..255u32 {
+        let largest = f32::from_bits(binade << 23 | 0x7f_ffff);
+        let next = f32::from_bits((binade.max(21) - 20) << 23).next_down();
+        let n = 4096 + binade as usize % 17;
+        check_power_sums(&vec![largest; n], largest);
+        check_power_sums(&vec![-largest; n], -largest);
+        let x: Vec<f32> = (0..n)
+            .map(|i| {
+                [
+                    largest,
+                    -largest,
+                    next,
+                    largest.next_up(),
+                    -next.next_down(),
+                ][i * 7 % 5]
+            })
+            .collect();
+        check_power_sums(&x, largest);
+    }
+}
+
 fn check_sums<A: Lhs>(seed: u64, rows: usize, cols: usize, from_byte: fn(u8) -> A) {
     let stride = cols + 3;
     let data: Vec<A> = Rng(seed)
@@ -243,6 +314,26 @@ proptest! {
         for isa in tiers() {
             check_histogram(isa, &x, k, lens, &mut scratch);
             check_histogram(isa, &x, k, (lens.1, lens.0), &mut scratch);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(64))]
+
+    #[test]
+    fn power_sums_equal_sums_of_integers(
+        seed in any::<u64>(), n in 0usize..5000, max in any::<f32>(), near in any::<bool>(),
+    ) {
+        prop_assume!(max.is_finite());
+        let mut x = floats(seed, n);
+        if near {
+            let mut rng = Rng(seed);
+            let spread = |v: &mut f32| *v = max * rng.next() as i32 as f32 * 2f32.powi(-31);
+            x.iter_mut().for_each(spread);
+        }
+        for start in 0..n.min(3) {
+            check_power_sums(&x[start..], max);
         }
     }
 }
