@@ -137,16 +137,16 @@ impl Avx512Vnni {
             let sums = &sums[r * (width / CHUNK)..];
             for (v, (out, sums)) in out.zip(sums).enumerate() {
                 let at = CHUNK * v;
-                let Some(scale) = scaling.scale[at..].first_chunk() else {
-                    unreachable!() // The plan pads every array to whole chunks.
-                };
-                let bias = scaling.bias.and_then(|b| b[at..].first_chunk());
+                // The plan pads every array to whole chunks.
+                let chunk = |from: &[f32]| [from[at..].first_chunk().copied().unwrap_or_default()];
+                let (scale, bias) = (chunk(scaling.scale), scaling.bias.map(chunk));
                 let mask = u16::MAX >> (CHUNK - out.len() / steps.size());
                 // SAFETY: `self` proves the instructions, and the mask keeps to the elements of
                 // `out`, of which there are one to sixteen.
                 unsafe {
                     let sums = _mm512_loadu_si512(sums.as_ptr().cast());
-                    chunk::<true>(steps, sums, (row, scale), bias, out.as_mut_ptr(), mask);
+                    let scaled = scaled(&[sums], (row, &scale), bias.as_ref());
+                    put::<1, true>(steps, &[sums], scaled, out.as_mut_ptr(), mask);
                 }
             }
         }
@@ -221,68 +221,99 @@ impl Finish for Scaled<'_> {
 
     #[inline(always)]
     unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut u8) {
-        // SAFETY: a row of what the caller promised.
-        let row = self.rows.map(|rows| unsafe { *rows.get_unchecked(r) });
-        for (v, sum) in sums.into_iter().enumerate() {
-            // SAFETY: vector `v < V` of what the caller promised: a chunk of scales and biases,
-            // and 16 elements of output, of the type that the steps store.
-            unsafe {
-                let out = out.add(CHUNK * v * self.steps.size());
-                let bias = self.bias.map(|b| b.get_unchecked(v));
-                let scale = self.scale.get_unchecked(v);
-                chunk::<false>(self.steps, sum, (row, scale), bias, out, u16::MAX);
-            }
+        // SAFETY: a row of what the caller promised, and its `V` chunks of scales and biases.
+        unsafe {
+            let row = self.rows.map(|rows| *rows.get_unchecked(r));
+            let scale = &*self.scale.as_ptr().cast();
+            let bias = self.bias.map(|b| &*b.as_ptr().cast());
+            let scaled = scaled(&sums, (row, scale), bias);
+            put::<V, false>(self.steps, &sums, scaled, out, u16::MAX);
         }
     }
 }
 
-/// The epilogue of 16 sums: the bits of [`store_tile`](crate::store::store_tile). With `PART` only
-/// the elements in `mask` are stored.
+/// `sums · row · scale + bias`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn scaled<const V: usize>(
+    sums: &[__m512i; V],
+    (row, scale): (Option<f32>, &[[f32; CHUNK]; V]),
+    bias: Option<&[[f32; CHUNK]; V]>,
+) -> [__m512; V] {
+    // SAFETY: a chunk is a vector.
+    let load = |chunk: [f32; CHUNK]| unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+    let scale = scale.map(load);
+    let scale = match row {
+        Some(row) => scale.map(|scale| _mm512_mul_ps(_mm512_set1_ps(row), scale)),
+        None => scale,
+    };
+    let product = |v: usize| _mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), scale[v]);
+    match bias {
+        Some(bias) => core::array::from_fn(|v| _mm512_add_ps(product(v), load(bias[v]))),
+        None => core::array::from_fn(product),
+    }
+}
+
+/// The rest of the epilogue of `16 · V` sums: the bits of [`store_tile`](crate::store::store_tile).
+/// With `PART` only the elements in `mask` are stored, of one vector.
+///
+/// The choices are made once for all vectors.
 ///
 /// # Safety
 ///
-/// `out` is valid for writes of 16 elements of the type that the steps store, or of those in
+/// `out` is valid for writes of `16 · V` elements of the type that the steps store, or of those in
 /// `mask`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn chunk<const PART: bool>(
+unsafe fn put<const V: usize, const PART: bool>(
     steps: &Steps<'_>,
-    sums: __m512i,
-    (row, scale): (Option<f32>, &[f32; CHUNK]),
-    bias: Option<&[f32; CHUNK]>,
+    sums: &[__m512i; V],
+    scaled: [__m512; V],
     out: *mut u8,
     mask: __mmask16,
 ) {
+    const { assert!(!PART || V == 1) };
     // `vmaxps` and `vminps` give the second operand where one is NaN.
     let clamp = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
-    // SAFETY: the arrays hold 16 floats; `out` as promised by the caller.
+    let floats = |limits: Option<(f32, f32)>| match limits {
+        Some((lo, hi)) => scaled.map(|v| clamp(v, lo, hi)),
+        None => scaled.map(|v| {
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            _mm512_mask_blend_ps(nan, v, _mm512_set1_ps(f32::NAN))
+        }),
+    };
+    // SAFETY: vector `v < V` of what the caller promised.
     unsafe {
-        let scale = _mm512_loadu_ps(scale.as_ptr());
-        let scale = row.map_or(scale, |row| _mm512_mul_ps(_mm512_set1_ps(row), scale));
-        let mut v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
-        if let Some(bias) = bias {
-            v = _mm512_add_ps(v, _mm512_loadu_ps(bias.as_ptr()));
-        }
-        let floats = |v, limits: Option<(f32, f32)>| match limits {
-            Some((lo, hi)) => clamp(v, lo, hi),
-            None => {
-                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-                _mm512_mask_blend_ps(nan, v, _mm512_set1_ps(f32::NAN))
-            }
-        };
         match *steps {
-            Steps::Sums if PART => _mm512_mask_storeu_epi32(out.cast(), mask, sums),
-            Steps::Sums => _mm512_storeu_si512(out.cast(), sums),
-            Steps::Floats { clamp } if PART => {
-                _mm512_mask_storeu_ps(out.cast(), mask, floats(v, clamp));
+            Steps::Sums => {
+                for (v, &sums) in sums.iter().enumerate() {
+                    let out = out.add(64 * v).cast();
+                    if PART {
+                        _mm512_mask_storeu_epi32(out, mask, sums);
+                    } else {
+                        _mm512_storeu_si512(out.cast(), sums);
+                    }
+                }
             }
-            Steps::Floats { clamp } => _mm512_storeu_ps(out.cast(), floats(v, clamp)),
+            Steps::Floats { clamp } => {
+                for (v, floats) in floats(clamp).into_iter().enumerate() {
+                    let out = out.add(64 * v).cast();
+                    if PART {
+                        _mm512_mask_storeu_ps(out, mask, floats);
+                    } else {
+                        _mm512_storeu_ps(out, floats);
+                    }
+                }
+            }
             Steps::F16 { clamp } => {
-                let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(floats(v, clamp));
-                if PART {
-                    _mm256_mask_storeu_epi16(out.cast(), mask, half);
-                } else {
-                    _mm256_storeu_si256(out.cast(), half);
+                for (v, floats) in floats(clamp).into_iter().enumerate() {
+                    let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(floats);
+                    let out = out.add(32 * v);
+                    if PART {
+                        _mm256_mask_storeu_epi16(out.cast(), mask, half);
+                    } else {
+                        _mm256_storeu_si256(out.cast(), half);
+                    }
                 }
             }
             // Rounded in the loop nest: the instruction for it flushes subnormals.
@@ -290,13 +321,17 @@ unsafe fn chunk<const PART: bool>(
             Steps::Bytes {
                 lo, hi, zero_point, ..
             } => {
-                let v = _mm512_add_ps(clamp(v, lo, hi), _mm512_set1_ps(ROUND));
-                let q = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(zero_point));
-                let q = _mm512_cvtepi32_epi8(q);
-                if PART {
-                    _mm_mask_storeu_epi8(out.cast(), mask, q);
-                } else {
-                    _mm_storeu_si128(out.cast(), q);
+                for (v, scaled) in scaled.into_iter().enumerate() {
+                    let v_round = _mm512_add_ps(clamp(scaled, lo, hi), _mm512_set1_ps(ROUND));
+                    let q = _mm512_castps_si512(v_round);
+                    let q =
+                        _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(zero_point)));
+                    let out = out.add(16 * v);
+                    if PART {
+                        _mm_mask_storeu_epi8(out.cast(), mask, q);
+                    } else {
+                        _mm_storeu_si128(out.cast(), q);
+                    }
                 }
             }
         }
