@@ -153,6 +153,13 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     /// One element of B as it is packed (of bytes always a signed one); zero for zero.
     fn rhs<B: Operand>(b: B) -> Self::Rhs;
 
+    /// What stands in B beyond K, where A has zeros (of integers, any values): a product that
+    /// changes no sum.
+    #[inline(always)]
+    fn rhs_padding() -> Self::Rhs {
+        bytemuck::Zeroable::zeroed()
+    }
+
     /// Unpacks a part of a panel that many rows of A will meet, into [`UNPACKED`](Self::UNPACKED)
     /// bytes an element.
     #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! Columns are cut into panels of `NR`; the last one is only as wide as its units need. A panel
 //! holds, for every group of `KG` steps in K, its columns one after the other with their `KG`
-//! neighbours together; what is beyond K or N is zero. So a kernel reads one stream, and the
+//! neighbours together; what is beyond K or N changes no sum. So a kernel reads one stream, and the
 //! panel of columns `j0..` starts at `j0 · depth`, `depth` being K in whole groups.
 
 use alloc::vec::Vec;
@@ -182,7 +182,7 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
                     let count = K::KG.min(k - first);
                     // What is beyond K, and the columns beyond N.
                     if count < K::KG || width > cols.len() {
-                        group.fill(bytemuck::Zeroable::zeroed());
+                        group.fill(K::rhs_padding());
                     }
                     let mut rows = [&b.data()[..0]; MAX_KG];
                     for (q, to) in rows[..K::KG].iter_mut().enumerate() {
@@ -214,7 +214,7 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
                 }
             } else {
                 if depth > k || width > cols.len() {
-                    panel.fill(bytemuck::Zeroable::zeroed());
+                    panel.fill(K::rhs_padding());
                 }
                 for (j, sum) in sums.iter_mut().enumerate() {
                     let column = (cols.start + j) * b.col_stride();

@@ -124,13 +124,15 @@ impl<'a> Source<'a> {
             a: &MatRef<'a, A>,
             plan: &Plan,
         ) -> Option<(&'a [K::Lhs], usize)> {
-            if !K::Acc::INTEGER && TypeId::of::<A>() != TypeId::of::<K::Lhs>() {
+            let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
+            // What follows a row of floats may be NaN, which no padding of B makes harmless.
+            let readable = K::Acc::INTEGER || same && a.cols().is_multiple_of(K::KG);
+            if !readable {
                 return None;
             }
             // Rows apart by a multiple of a large power of two compete for few sets of L1.
             let spread = !(a.row_stride() * size_of::<A>()).is_multiple_of(512) || a.rows() == 1;
             let spread = spread && K::LHS_ROWS == 1;
-            let same = TypeId::of::<A>() == TypeId::of::<K::Lhs>();
             // The kernel shifts a row once a panel and shares that among the panel's columns; a
             // copy is made once. So where shifting takes time, the kernel does it for one panel
             // of several units, or where rows are so short that copying each costs more than its

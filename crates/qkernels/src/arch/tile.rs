@@ -36,8 +36,19 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     unsafe fn join(sums: Self::Sums, _more: Self::Sums) -> Self::Sums {
         sums
     }
+    /// Whether a group is two neighbours that are multiplied one after the other: the first as
+    /// [`a`](Self::a) and [`b`](Self::b) load it, the second as [`a_second`](Self::a_second) and
+    /// [`b_second`](Self::b_second).
+    const TWO_STEPS: bool = false;
+
     /// Loads a group of A.
     unsafe fn a(p: *const Self::Lhs) -> Self::A;
+    /// Loads the second neighbour of a group of A.
+    #[inline(always)]
+    unsafe fn a_second(p: *const Self::Lhs) -> Self::A {
+        // SAFETY: as promised by the caller.
+        unsafe { Self::a(p) }
+    }
     /// A group of a signed A that was loaded as it is, shifted as the instruction reads it.
     #[inline(always)]
     unsafe fn shifted(a: Self::A) -> Self::A {
@@ -45,6 +56,17 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     }
     /// Loads a group of B.
     unsafe fn b(p: *const Self::Rhs) -> Self::B;
+    /// The address from which B is loaded for the second time.
+    #[inline(always)]
+    unsafe fn again(b: *const Self::Rhs) -> *const Self::Rhs {
+        b
+    }
+    /// Loads the second neighbours of a group of B.
+    #[inline(always)]
+    unsafe fn b_second(p: *const Self::Rhs) -> Self::B {
+        // SAFETY: as promised by the caller.
+        unsafe { Self::b(p) }
+    }
     /// `sums + A · B`.
     unsafe fn step(sums: Self::Sums, a: Self::A, b: Self::B) -> Self::Sums;
 }
@@ -178,6 +200,16 @@ unsafe fn step<I: Lanes, const X: bool, const R: usize, const V: usize>(
                 *acc = I::step(*acc, av, bv);
             }
         }
+        if I::TWO_STEPS {
+            let b = I::again(b);
+            let bv: [I::B; V] = core::array::from_fn(|v| I::b_second(b.add(I::LANES * I::KG * v)));
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let av = I::a_second(a.add(r * a_stride));
+                for (acc, bv) in acc.iter_mut().zip(bv) {
+                    *acc = I::step(*acc, av, bv);
+                }
+            }
+        }
     }
 }
 
@@ -251,6 +283,11 @@ macro_rules! kernel {
                 }
 
                 #[inline(always)]
+                fn rhs_padding() -> Self::Rhs {
+                    <$lanes as Convert>::rhs_padding()
+                }
+
+                #[inline(always)]
                 fn accumulate(
                     self,
                     a: LhsTile<'_, Self::Lhs>,
@@ -314,4 +351,9 @@ pub(crate) trait Convert: Lanes {
     fn lhs<A: crate::Operand>(a: A) -> Self::Lhs;
     /// One element of B; of bytes always a signed one.
     fn rhs<B: crate::Operand>(b: B) -> Self::Rhs;
+    /// What stands in B beyond K, where zeros stand in A: a product that changes no sum.
+    #[inline(always)]
+    fn rhs_padding() -> Self::Rhs {
+        bytemuck::Zeroable::zeroed()
+    }
 }

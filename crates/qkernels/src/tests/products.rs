@@ -343,6 +343,45 @@ fn every_pair_of_types_is_exact_at_its_depth_bound_and_refused_beyond() {
     }
 }
 
+/// Products that underflow to −0 leave a sum of −0, which no padding of K may turn to +0; what
+/// follows a row of A must not count.
+#[test]
+fn sums_of_minus_zero_keep_their_sign() {
+    let tiny = bf16::from_bits(1);
+    for k in 1..=9 {
+        let (m, n, stride) = (7, 37, k + 1);
+        let mut a = vec![bf16::NAN; m * stride];
+        for row in a.chunks_mut(stride) {
+            row[..k].fill(tiny);
+        }
+        let a = MatRef::with_stride(&a, m, k, stride).unwrap();
+        let b = vec![-tiny; k * n];
+        for isa in tiers() {
+            for layout in [Layout::RowMajor, Layout::Transposed] {
+                let (rows, cols) = match layout {
+                    Layout::RowMajor => (k, n),
+                    Layout::Transposed => (n, k),
+                };
+                let b = MatRef::new(&b, rows, cols).unwrap();
+                let packed = PackedB::pack(isa, b, layout).unwrap();
+                let mut out = vec![1f32; m * n];
+                gemm(
+                    a,
+                    &packed,
+                    ZeroPoints::default(),
+                    &Epilogue::default(),
+                    OutMut::F32(MatMut::new(&mut out, m, n).unwrap()),
+                    &mut Workspace::new(),
+                    Threads::Single,
+                )
+                .unwrap();
+                let minus_zero = |v: &f32| v.to_bits() == (-0f32).to_bits();
+                assert!(out.iter().all(minus_zero), "{isa} {k} {layout:?}");
+            }
+        }
+    }
+}
+
 /// Hardware sums of bf16 are outside the contract, but near the exact ones.
 #[test]
 fn hardware_bf16_is_near() {

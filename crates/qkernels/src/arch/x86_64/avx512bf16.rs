@@ -7,6 +7,8 @@
 
 use core::arch::x86_64::*;
 
+use half::bf16;
+
 use super::avx512vnni::{Avx512Vnni, Words};
 use super::zmm::sums_of_f32;
 use super::{depthwise, tier, zmm};
@@ -58,12 +60,12 @@ impl Lanes for Bf16PairsLanes {
     const LANES: usize = 16;
     const KG: usize = 2;
     sums_of_f32!();
-    type Lhs = u16;
+    type Lhs = bf16;
     type Rhs = u16;
     type A = __m512i;
     type B = __m512i;
     #[inline(always)]
-    unsafe fn a(p: *const u16) -> __m512i {
+    unsafe fn a(p: *const bf16) -> __m512i {
         // SAFETY: as promised by the caller.
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
@@ -81,8 +83,8 @@ impl Lanes for Bf16PairsLanes {
 
 impl Convert for Bf16PairsLanes {
     #[inline(always)]
-    fn lhs<A: Operand>(a: A) -> u16 {
-        a.int() as u16
+    fn lhs<A: Operand>(a: A) -> bf16 {
+        bf16::from_bits(a.int() as u16)
     }
     #[inline(always)]
     fn rhs<B: Operand>(b: B) -> u16 {

@@ -5,9 +5,12 @@
 
 mod elementwise;
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 pub(crate) use elementwise::Elementwise;
+
+use half::bf16;
 
 use super::Bits512;
 use crate::Operand;
@@ -228,15 +231,121 @@ widened!(F16SumsLanes, |b| _mm512_cvtph_ps(b), |sums, a, b| {
     _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_add_ps(sums, product)))
 });
 
-/// bf16, summed in f32.
+/// bf16, summed in f32. A and B are read in pairs of neighbours in K, of which a shift or a mask
+/// makes two f32: one operation each, while the pipes that multiply are busy.
 #[derive(Clone, Copy)]
 pub(crate) struct Bf16Lanes;
 
-widened!(
-    Bf16Lanes,
-    |b| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b))),
-    |sums, a, b| _mm512_fmadd_ps(a, b, sums)
-);
+/// The upper halves of pairs.
+const UPPER: i32 = 0xffff_0000_u32 as i32;
+
+/// The first of a pair as f32, in every lane: in memory it is the lower half. Of intrinsics the
+/// compiler would take the pair apart outside of vectors, and broadcast what it has.
+///
+/// # Safety
+///
+/// `p` is valid for reads of a pair.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn first_everywhere(p: *const bf16) -> __m512 {
+    let first;
+    // SAFETY: reads a pair, as promised by the caller.
+    unsafe {
+        asm!(
+            "vpslld {first}, dword ptr [{p}]{{1to16}}, 16",
+            first = lateout(zmm_reg) first,
+            p = in(reg) p,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    first
+}
+
+/// The second of a pair as f32, in every lane.
+///
+/// # Safety
+///
+/// `p` is valid for reads of a pair.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn second_everywhere(p: *const bf16) -> __m512 {
+    let second;
+    // SAFETY: reads a pair, as promised by the caller.
+    unsafe {
+        asm!(
+            "vpandd {second}, {upper}, dword ptr [{p}]{{1to16}}",
+            second = lateout(zmm_reg) second,
+            upper = in(zmm_reg) _mm512_set1_epi32(UPPER),
+            p = in(reg) p,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    second
+}
+
+impl Lanes for Bf16Lanes {
+    const LANES: usize = 16;
+    const KG: usize = 2;
+    const TWO_STEPS: bool = true;
+    sums_of_f32!();
+    type Lhs = bf16;
+    type Rhs = u16;
+    type A = __m512;
+    type B = __m512;
+    #[inline(always)]
+    unsafe fn a(p: *const bf16) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { first_everywhere(p) }
+    }
+    #[inline(always)]
+    unsafe fn a_second(p: *const bf16) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { second_everywhere(p) }
+    }
+    #[inline(always)]
+    unsafe fn b(p: *const u16) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn b_second(p: *const u16) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let pairs = _mm512_loadu_si512(p.cast());
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(UPPER)))
+        }
+    }
+    /// Pairs that were read the compiler would keep for their seconds, and sums be in memory.
+    #[inline(always)]
+    unsafe fn again(mut p: *const u16) -> *const u16 {
+        // SAFETY: no instruction.
+        unsafe {
+            asm!("/* {0} */", inout(reg) p, options(pure, readonly, nostack, preserves_flags));
+        }
+        p
+    }
+    #[inline(always)]
+    unsafe fn step(sums: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_fmadd_ps(a, b, sums) }
+    }
+}
+
+impl Convert for Bf16Lanes {
+    #[inline(always)]
+    fn lhs<A: Operand>(a: A) -> bf16 {
+        bf16::from_bits(a.int() as u16)
+    }
+    #[inline(always)]
+    fn rhs<B: Operand>(b: B) -> u16 {
+        b.int() as u16
+    }
+    /// −0, which times +0 is −0, which leaves also a sum of −0 as it is.
+    #[inline(always)]
+    fn rhs_padding() -> u16 {
+        bf16::NEG_ZERO.to_bits()
+    }
+}
 
 kernel! {
     /// Bytes by `vpmaddwd`.
@@ -260,6 +369,6 @@ kernel! {
 }
 kernel! {
     /// bf16, summed in f32.
-    Bf16 for Bits512 = "avx512/bf16/1x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
+    Bf16 for Bits512 = "avx512/bf16/2x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
 }
