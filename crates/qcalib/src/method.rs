@@ -21,8 +21,10 @@ pub enum Method {
     MinMax,
     /// Moving average of the batches' ends: [`MovingAverage`].
     MovingAverage,
-    /// Least Kullback-Leibler divergence: [`Entropy`].
+    /// Least Kullback-Leibler divergence, by a search: [`Entropy::new`].
     Entropy,
+    /// Least Kullback-Leibler divergence of all pairs of ends: [`Entropy::exhaustive`].
+    EntropyExhaustive,
     /// Least squared error: [`Mse`].
     Mse,
     /// All values but a share; the number is the percentage that is kept: [`Percentile`].
@@ -47,10 +49,11 @@ struct Facts {
 
 impl Method {
     /// Every method, with default settings.
-    pub const ALL: [Method; 9] = [
+    pub const ALL: [Method; 10] = [
         Method::MinMax,
         Method::MovingAverage,
         Method::Entropy,
+        Method::EntropyExhaustive,
         Method::Mse,
         Method::Percentile(Percentile::DEFAULT_PERCENT),
         Method::AciqLaplace,
@@ -78,7 +81,13 @@ impl Method {
                 name: "entropy",
                 about: "loses least of the distribution's information (Kullback-Leibler)",
                 observer: ObserverKind::Histogram,
-                estimator: |_| Ok(Box::new(Entropy)),
+                estimator: |_| Ok(Box::new(Entropy::new())),
+            },
+            Method::EntropyExhaustive => Facts {
+                name: "entropy-exhaustive",
+                about: "entropy over every pair of ends; some tens of milliseconds a tensor",
+                observer: ObserverKind::Histogram,
+                estimator: |_| Ok(Box::new(Entropy::exhaustive())),
             },
             Method::Mse => Facts {
                 name: "mse",
@@ -230,8 +239,8 @@ impl FromStr for Method {
         let unknown = || CalibError::Name {
             what: "method",
             given: s.to_string(),
-            allowed: "minmax, moving-average, entropy, mse, percentile, percentile=99.9, \
-                      aciq-laplace, aciq-gauss, mean-std, mean-std=3, lsq",
+            allowed: "minmax, moving-average, entropy, entropy-exhaustive, mse, percentile, \
+                      percentile=99.9, aciq-laplace, aciq-gauss, mean-std, mean-std=3, lsq",
         };
         let (name, setting) = match s.split_once('=') {
             Some((name, setting)) => (name, Some(setting)),

@@ -183,7 +183,7 @@ fn the_demo_runs_every_row() {
     }
     let demo = json(&folder, "demo.json");
     let rows = demo["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 38);
+    assert_eq!(rows.len(), 42);
     let distinct: std::collections::HashSet<String> = rows
         .iter()
         .map(|r| {

@@ -1,6 +1,7 @@
 //! The divergence between a histogram and what quantization leaves of it, candidate by candidate.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::log::ln;
 
@@ -12,6 +13,8 @@ pub(super) struct Line {
     counts: Vec<f64>,
     /// Sums over the bins before each.
     before: Vec<Sums>,
+    /// By how much `Σ p · ln p` grows when all bins before each are added to it, and all after.
+    clipped: Vec<(f64, f64)>,
     /// `1 / n` for every number of bins in use, and 0 for none.
     reciprocals: Vec<f64>,
 }
@@ -53,9 +56,16 @@ impl Line {
         let reciprocals = (0..=sum.used + 2)
             .map(|n| if n == 0 { 0.0 } else { 1.0 / f64::from(n) })
             .collect();
+        let more = |at: f64, more: f64| x_ln_x(at + more) - x_ln_x(at);
+        let clipped = counts
+            .iter()
+            .zip(before.iter().zip(&before[1..]))
+            .map(|(&c, (from, to))| (more(c, from.count), more(c, sum.count - to.count)))
+            .collect();
         Line {
             counts,
             before,
+            clipped,
             reciprocals,
         }
     }
@@ -67,6 +77,19 @@ impl Line {
     /// Divergence of the candidate `start..end` in nats, or infinity as soon as it is known to be
     /// above `limit`.
     pub(super) fn divergence(&self, start: usize, end: usize, levels: usize, limit: f64) -> f64 {
+        self.divergence_unless(start, end, levels, limit, |_| false)
+    }
+
+    /// The same, or infinity if `lose_more(most)` says that all segments but the outermost have a
+    /// [loss](Self::loss) above `most`.
+    pub(super) fn divergence_unless(
+        &self,
+        start: usize,
+        end: usize,
+        levels: usize,
+        limit: f64,
+        lose_more: impl FnOnce(f64) -> bool,
+    ) -> f64 {
         let bins = end - start;
         let Some(last) = self.before.last() else {
             return f64::INFINITY;
@@ -95,13 +118,13 @@ impl Line {
         let first_end = start + whole;
         let last_start = start + ((levels - 1) * bins) / levels;
         let alone = levels == 1 || last_start == start;
-        let clipped = |at: f64, more: f64| x_ln_x(at + more) - x_ln_x(at);
+        let (low_clipped, high_clipped) = (self.clipped[start].0, self.clipped[end - 1].1);
         let new = |is: bool| u32::from(is);
         if alone {
             let more = if bins == 1 {
-                clipped(first, low + high)
+                x_ln_x(first + (low + high)) - x_ln_x(first)
             } else {
-                clipped(first, low) + clipped(top, high)
+                low_clipped + high_clipped
             };
             let new = new(first_is_new) + new(last_is_new);
             let (cross, whole) = candidate.segment(&from, &to, low + high, new, &self.reciprocals);
@@ -124,15 +147,29 @@ impl Line {
                 &self.reciprocals,
             ),
         ];
-        let mut sum = clipped(first, low) + clipped(top, high);
+        let mut sum = low_clipped + high_clipped;
         for (cross, rest) in ends {
             sum += rest - cross;
         }
         // Rounding in the prefix sums must not make a partial sum look too large.
-        let limit = (limit + 1e-9 * (1.0 + limit)) * total;
+        let limit = (limit + SLACK * (1.0 + limit)) * total;
+        // A segment of count q in u bins costs its loss and q · g(s + e · u / q) with g(t) = t − 1
+        // − ln t, where s and e are the candidate's factors; and g grows above 1.
+        let surplus = if candidate.spread > 1.0 {
+            candidate.spread - 1.0 - ln(candidate.spread)
+        } else {
+            0.0
+        };
+        let missing = |a: usize| surplus * (at(last_start).count - at(a).count).max(0.0);
+        if lose_more(limit - sum - missing(first_end)) {
+            return f64::INFINITY;
+        }
         // Bins below the levels leave segments empty, which does no harm.
         let (mut a, mut over) = (first_end, part);
         while a < last_start {
+            if sum + missing(a) > limit {
+                return f64::INFINITY;
+            }
             let stretch = at(a);
             let mut cross = 0.0;
             for _ in 0..STRETCH {
@@ -154,13 +191,76 @@ impl Line {
                 }
             }
             sum += candidate.rest(stretch, at(a), 0.0, 0) - cross;
-            if sum > limit {
-                return f64::INFINITY;
-            }
         }
         sum / total
     }
+
+    /// What is lost of the bins `start..end` when their count is spread evenly over those in use,
+    /// `Σ c · ln(c · u / q)` in counts: at most their part of any candidate's divergence of which
+    /// they are a segment that nothing is clipped to.
+    pub(super) fn loss(&self, start: usize, end: usize) -> f64 {
+        let (from, to) = (&self.before[start], &self.before[end]);
+        let q = to.count - from.count;
+        if q <= 0.0 {
+            return 0.0;
+        }
+        let share = self.reciprocals[(to.used - from.used) as usize];
+        to.entropy - from.entropy - q * ln(q * share)
+    }
+
+    /// The least that the outermost segment `start..end` of a candidate costs in counts, whose
+    /// other end lies no nearer than leaves the bins `inside`: the first segment with all before it,
+    /// or the last with all after it.
+    pub(super) fn least_end(&self, segment: Range<usize>, inside: Range<usize>, side: Side) -> f64 {
+        let Some(last) = self.before.last() else {
+            return 0.0;
+        };
+        let (from, to) = (&self.before[segment.start], &self.before[segment.end]);
+        let (outer, clips, grows) = match side {
+            Side::Low => (segment.start, from.count, self.clipped[segment.start].0),
+            Side::High => (
+                segment.end - 1,
+                last.count - to.count,
+                self.clipped[segment.end - 1].1,
+            ),
+        };
+        let new = u32::from(clips > 0.0 && self.counts[outer] == 0.0);
+        let q = to.count - from.count;
+        let (p, used) = (q + clips, to.used - from.used + new);
+        if p <= 0.0 {
+            return 0.0;
+        }
+        // The wider the candidate, the less of Q is in its outermost segment.
+        let (a, b) = (&self.before[inside.start], &self.before[inside.end]);
+        let (kept, support) = (b.count - a.count, b.used - a.used);
+        let share = self.reciprocals[used as usize];
+        let most = if kept > 0.0 {
+            last.count
+                * ((1.0 - EPSILON) * q * share / kept
+                    + EPSILON * self.reciprocals[support as usize])
+        } else {
+            f64::INFINITY
+        };
+        // p · ln NQ − u · NQ is largest where NQ = p / u.
+        let nq = most.min(p * share);
+        to.entropy - from.entropy + grows - p * ln(nq) - p + nq * f64::from(used)
+    }
+
+    /// Number of values.
+    pub(super) fn total(&self) -> f64 {
+        self.before.last().map_or(0.0, |last| last.count)
+    }
 }
+
+/// An end of a candidate.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Side {
+    Low,
+    High,
+}
+
+/// By how much a bound may be above a divergence because of rounding, relative to `1 + D`.
+pub(super) const SLACK: f64 = 1e-9;
 
 /// Segments between two looks at the limit.
 const STRETCH: usize = 24;

@@ -47,8 +47,9 @@ pub(crate) struct Args {
     /// Where scales of activations come from.
     #[arg(long, value_enum, default_value_t = Mode::Static)]
     mode: Mode,
-    /// How ranges are chosen: minmax (the default), moving-average, entropy, mse, percentile,
-    /// percentile=99.9.
+    /// How ranges are chosen: minmax (the default), moving-average, entropy,
+    /// entropy-exhaustive, mse, percentile, percentile=99.9, aciq-laplace, aciq-gauss, mean-std,
+    /// mean-std=3, lsq.
     #[arg(long)]
     method: Option<Method>,
     /// Choose the range of one tensor, an activation or a weight, by another method; repeatable.

@@ -141,68 +141,134 @@ fn divergence(counts: &[u64], inside: Range<usize>, levels: usize) -> f64 {
     sum
 }
 
-/// Shares of the bins on either side at which a range of both signs is tried.
-const PLANE: usize = 24;
+/// The bins of a tensor and what a range of them loses, for one target.
+struct Bins {
+    counts: Vec<u64>,
+    /// Bins below zero, and above.
+    below: usize,
+    above: usize,
+    width: f64,
+    levels: usize,
+}
 
-pub(crate) fn check_entropy(a: &Activation, chosen: ValueRange, target: Target, place: &str) {
-    let width = a.bin_width();
-    let value = |v: &f32| f64::from(*v);
-    let bins = |v: f64| if v > 0.0 { (v / width) as usize + 1 } else { 0 };
-    let (min, max) = (f64::from(a.ends().0), f64::from(a.ends().1));
-    let (below, above) = (bins(-min), bins(max));
-    let side = |sign: f64, bins| {
-        let values = a.sorted.iter().map(|v| sign * value(v));
-        count(values.filter(|&v| v > 0.0), bins, width)
-    };
-    let (negative, positive) = (side(-1.0, below), side(1.0, above));
-    // A chosen end as a number of bins. The end of the values is what all bins give, and where it
-    // is an edge itself, all but the last.
-    let edges = |end: f32, all: usize| {
-        let bins = (f64::from(end).abs() / width).ceil() as usize;
+impl Bins {
+    fn of(a: &Activation, target: Target) -> Bins {
+        let width = a.bin_width();
+        let value = |v: &f32| f64::from(*v);
+        let bins = |v: f64| if v > 0.0 { (v / width) as usize + 1 } else { 0 };
+        let (min, max) = (f64::from(a.ends().0), f64::from(a.ends().1));
+        let (mut below, mut above) = (bins(-min), bins(max));
+        let steps = target.range().steps() as usize;
+        let symmetric = target.scheme() == Scheme::Symmetric;
+        let side = |values: &[f32], sign: f64, bins| {
+            let values = values.iter().map(|v| sign * value(v));
+            count(values.filter(|&v| v > 0.0), bins, width)
+        };
+        let counts = if symmetric {
+            above = below.max(above);
+            below = 0;
+            side(&a.magnitudes, 1.0, above)
+        } else {
+            let mut counts = side(&a.sorted, -1.0, below);
+            counts.reverse();
+            counts.extend(side(&a.sorted, 1.0, above));
+            counts
+        };
+        Bins {
+            counts: limited(&counts),
+            below,
+            above,
+            width,
+            levels: if symmetric { steps / 2 } else { steps } + 1,
+        }
+    }
+
+    /// A chosen end as a number of bins of `all`. The end of the values is what all bins give, and
+    /// where it is an edge itself, all but the last.
+    fn edges(&self, end: f32, all: usize) -> RangeInclusive<usize> {
+        let bins = (f64::from(end).abs() / self.width).ceil() as usize;
         if bins + 1 == all {
             bins..=all
         } else {
             bins..=bins
         }
-    };
-    let steps = target.range().steps() as usize;
-    let levels = match target.scheme() {
-        Scheme::Symmetric => steps / 2 + 1,
-        Scheme::Affine => steps + 1,
-    };
-    if target.scheme() == Scheme::Symmetric || below == 0 {
-        let all = below.max(above);
-        let magnitudes = count(
-            a.magnitudes.iter().map(value).filter(|&v| v > 0.0),
-            all,
-            width,
-        );
-        let end = chosen.max.max(-chosen.min);
-        check_line(&limited(&magnitudes), edges(end, all), levels, place);
-        return;
     }
-    let counts: Vec<u64> = negative.iter().rev().chain(&positive).copied().collect();
-    let counts = limited(&counts);
-    let of = |a: usize, b: usize| divergence(&counts, below - a..below + b, levels);
-    let mut ours = f64::INFINITY;
-    for a in edges(chosen.min, below) {
-        for b in edges(chosen.max, above) {
-            ours = ours.min(of(a, b));
-        }
+
+    /// The divergence of so many bins on either side.
+    fn pair(&self, a: usize, b: usize) -> f64 {
+        let inside = self.below - a..self.below + b;
+        divergence(&self.counts, inside, self.levels)
     }
-    let mut best = (f64::INFINITY, 0, 0);
-    for i in 1..=PLANE {
-        for j in 1..=PLANE {
-            let (a, b) = (below * i / PLANE, above * j / PLANE);
-            if a + b >= levels {
-                let d = of(a, b);
-                if d < best.0 {
-                    best = (d, a, b);
-                }
+
+    /// The divergence of a range of both signs.
+    fn range(&self, chosen: ValueRange) -> f64 {
+        let mut least = f64::INFINITY;
+        for a in self.edges(chosen.min, self.below) {
+            for b in self.edges(chosen.max, self.above) {
+                least = least.min(self.pair(a, b));
             }
         }
+        least
     }
-    assert!(ours <= best.0, "{place} has {ours}, but {best:?} is better");
+
+    /// No pair of these ends loses less than `ours`.
+    fn check_pairs(&self, ours: f64, pairs: impl Iterator<Item = (usize, usize)>, place: &str) {
+        for (a, b) in pairs.filter(|(a, b)| a + b >= self.levels) {
+            let other = self.pair(a, b);
+            // Both are sums of thousands of terms.
+            assert!(
+                ours <= other + 1e-9,
+                "{place} has {ours}, but {a} and {b} bins have {other}"
+            );
+        }
+    }
+}
+
+/// Shares of the bins on either side at which a range of both signs is tried.
+const PLANE: usize = 24;
+
+/// Bins around the best of all pairs at which others are tried.
+const AROUND: usize = 3;
+
+pub(crate) fn check_entropy(
+    a: &Activation,
+    chosen: ValueRange,
+    exhaustive: bool,
+    target: Target,
+    place: &str,
+) {
+    let bins = Bins::of(a, target);
+    let (below, above) = (bins.below, bins.above);
+    if below == 0 {
+        let end = chosen.max.max(-chosen.min);
+        check_line(&bins.counts, bins.edges(end, above), bins.levels, place);
+        return;
+    }
+    let ours = bins.range(chosen);
+    let plane = (1..=PLANE)
+        .flat_map(|i| (1..=PLANE).map(move |j| (i, j)))
+        .map(|(i, j)| (below * i / PLANE, above * j / PLANE));
+    bins.check_pairs(ours, plane, place);
+    if exhaustive {
+        let near = |end: f32, all| {
+            let edges = bins.edges(end, all);
+            edges.start().saturating_sub(AROUND)..=(edges.end() + AROUND).min(all)
+        };
+        let around =
+            near(chosen.min, below).flat_map(|a| near(chosen.max, above).map(move |b| (a, b)));
+        bins.check_pairs(ours, around, place);
+    }
+}
+
+/// What a range of both signs loses, as a share of what the best does.
+pub(crate) fn entropy_lost(
+    a: &Activation,
+    chosen: ValueRange,
+    best: ValueRange,
+    target: Target,
+) -> f64 {
+    let bins = Bins::of(a, target);
+    bins.range(chosen) / bins.range(best) - 1.0
 }
 
 /// The chosen number of bins is the best of all.

@@ -20,7 +20,7 @@ pub(super) const GRID: RGBColor = RGBColor(221, 221, 221);
 pub(super) const BARS: RGBColor = RGBColor(140, 152, 170);
 
 /// The methods' colours in turn, told apart on light and dark ground.
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 198),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -30,6 +30,7 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(150, 110, 220),
     RGBColor(190, 60, 60),
     RGBColor(110, 140, 60),
+    RGBColor(130, 120, 110),
 ];
 
 const WIDTH: u32 = 760;
