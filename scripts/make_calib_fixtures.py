@@ -394,7 +394,83 @@ def tensorflow_tool():
         (details,) = tf.lite.Interpreter(model_content=c.convert()).get_input_details()
         q = details["quantization_parameters"]
         converted.append({"in": [bit(low), bit(high)], "scale": bit(q["scales"]), "zero": int(q["zero_points"][0])})
-    write("tensorflow.json", {"tensorflow": tf.__version__, "nudged": nudged, "converted": converted})
+    write("tensorflow.json", {
+        "tensorflow": tf.__version__, "nudged": nudged, "converted": converted, "run_time": run_time(tf),
+    })
+
+
+def run_time(tf):
+    """What the interpreter gives activations that it quantizes itself, seen through a product with the identity.
+
+    Weights are int8 of scale 1, so the outputs are `(q - Z) * S` of the quantized inputs `q`.
+    """
+    n = 512
+    identity = np.eye(n, n + 1, dtype=np.float32)
+    identity[0, n] = 127  # makes the weights' scale 1
+
+    @tf.function(input_signature=[tf.TensorSpec([1, n], tf.float32)])
+    def product(x):
+        return tf.matmul(x, tf.constant(identity))
+
+    module = tf.Module()
+    module.product = product
+    c = tf.lite.TFLiteConverter.from_concrete_functions([product.get_concrete_function()], module)
+    c.optimizations = [tf.lite.Optimize.DEFAULT]
+    c._experimental_disable_per_channel_quantization_for_dense_layers = True
+    kinds = tf.lite.experimental.OpResolverType
+    interpreters = []
+    for kind in [kinds.BUILTIN_REF, kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES]:
+        i = tf.lite.Interpreter(model_content=c.convert(), experimental_op_resolver_type=kind)
+        i.allocate_tensors()
+        (weights,) = [t for t in i.get_tensor_details() if list(t["shape"]) == [n + 1, n]]
+        assert weights["dtype"] == np.int8 and weights["quantization_parameters"]["scales"] == [1.0]
+        interpreters.append(i)
+
+    def outputs(i, x):
+        i.set_tensor(i.get_input_details()[0]["index"], x[None])
+        i.invoke()
+        return i.get_tensor(i.get_output_details()[0]["index"])[0, :n]
+
+    def explanations(x, y):
+        """The pairs of S and Z with which all outputs are those of the inputs."""
+        far = np.argmax(np.abs(x))
+        width = np.float64(max(x.max(), 0)) - np.float64(min(x.min(), 0))
+        about = np.float32(y[far] / np.rint(y[far] / (width / 255)))
+        scales = [about]
+        for _ in range(4):
+            scales = [np.nextafter(scales[0], np.float32(0)), *scales, np.nextafter(scales[-1], np.float32(np.inf))]
+        for scale in scales:
+            k = np.rint(y / scale)
+            if not np.array_equal(k.astype(np.float32) * scale, y):
+                continue
+            for zero in range(-128, 128):
+                q = np.float32(zero) + x * (np.float32(1) / scale)
+                q = np.copysign(np.floor(np.abs(q.astype(np.float64)) + 0.5), q)
+                if np.array_equal(np.clip(q, -128, 127) - zero, k):
+                    yield scale, zero
+
+    ranges = [(0.0, 6.0), (-0.1, 25.4), (0.04, 25.54), (-3.0, -1.0), (2.0, 6.0), (-1e-30, 1e-30), (-1e30, 2e30)]
+    for seed in range(120):
+        low, width = draw(["heavy", 500 + seed, 2, 2.0 ** (seed % 20 - 10)])
+        ranges.append((float(low), float(low + abs(width) * np.float32(3))))
+    for seed in range(40):  # zero points that are halves
+        (end,) = draw(["heavy", 600 + seed, 1, 2.0 ** (seed % 20 - 10)])
+        ranges.append((-abs(float(end)), abs(float(end))))
+    rows = []
+    for low, high in ranges:
+        x = np.linspace(low, high, n, dtype=np.float32)
+        x[0], x[-1] = low, high
+        y = outputs(interpreters[0], x)
+        assert np.array_equal(y, outputs(interpreters[1], x)), (low, high)
+        # A zero point that two integers are equally near to shows only where something is clamped, and
+        # the tool does not round all halves alike; so some ranges leave two possibilities or none.
+        found = list(explanations(x, y))
+        if len(found) == 1:
+            ((scale, zero),) = found
+            rows.append({"in": [bit(low), bit(high)], "scale": bit(scale), "zero": zero})
+    print(len(rows), "of", len(ranges), "rows have one explanation")
+    assert len(rows) >= 120
+    return rows
 
 
 if __name__ == "__main__":

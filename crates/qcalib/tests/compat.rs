@@ -287,6 +287,7 @@ fn what_overflows_in_a_tool_is_an_error() {
     setting(tflite::nudged_range(range(0.0, tiny), 0, 255));
     setting(tflite::nudged_range(widest, 0, 255));
     setting(tflite::nudged(widest, 0, 1));
+    setting(tflite::run_time(widest));
     setting(tflite::gemmlowp(range(0.0, tiny)));
     setting(tflite::gemmlowp(widest));
     setting(tflite::converted(range(0.0, tiny), -128, 127));
@@ -405,6 +406,24 @@ fn tensorflow_nudged_ranges() {
             "{row}"
         );
     }
+}
+
+/// What the interpreter of TensorFlow Lite gives a row of activations that it quantizes itself.
+#[test]
+fn tensorflow_lite_parameters_at_run_time() {
+    let mut off = 0;
+    for row in rows(&fixture("tensorflow.json"), "run_time") {
+        let range = range_of(&row["in"]);
+        let found = tflite::run_time(range).unwrap();
+        check(&row, found, bits(&row["scale"])[0]);
+        // The form of the library differs by the rounding of the difference.
+        let other = tflite::nudged(range, -128, 127).unwrap();
+        assert_eq!(other.zero_point, found.zero_point, "{row}");
+        let apart = other.scale.to_bits().abs_diff(found.scale.to_bits());
+        assert!(apart <= 1, "{row}: {apart}");
+        off += apart;
+    }
+    assert!(off > 0, "no row tells the two forms apart");
 }
 
 /// What the converter to TensorFlow Lite gives an int8 tensor for the ends that it saw.

@@ -24,7 +24,7 @@ fn check_integers(qmin: i32, qmax: i32) -> Result<(), CalibError> {
     })
 }
 
-/// Scale and zero point as TensorFlow Lite chooses them at run time, in the unit of the values.
+/// Scale and zero point by TensorFlow Lite's `ChooseQuantizationParams`, in the unit of the values.
 ///
 /// In f64, with the range widened to hold 0: `S = (max − min) / (qmax − qmin)`, and of the two
 /// zero points `qmin − min / S` and `qmax − max / S` the one whose terms are smaller and therefore
@@ -49,8 +49,40 @@ pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, Cal
     let (min, max) = ends(range)?;
     check_integers(qmin, qmax)?;
     let (low, high) = (f64::from(min.min(0.0)), f64::from(max.max(0.0)));
+    nudge(low, high, high - low, qmin, qmax)
+}
+
+/// Scale and zero point that TensorFlow Lite's interpreter gives activations which it quantizes to
+/// int8 itself, where only the weights of a model are integers ("dynamic range" and "hybrid"), in the
+/// unit of the values: `AsymmetricQuantizeFloats` on each row.
+///
+/// [`nudged`] for -128 to 127, but the difference `max − min` is rounded to f32 before it is
+/// divided. One range in twenty thereby gets a scale that is one unit in the last place off.
+///
+/// # Errors
+///
+/// [`CalibError::Format`] for ends that are not finite or swapped, [`CalibError::Setting`] for a
+/// difference beyond f32.
+///
+/// ```
+/// use qcalib::{ValueRange, compat::tflite};
+/// let range = ValueRange { min: -0.000_948_277_7, max: 0.002_379_909_9 };
+/// let (at_run_time, nudged) = (tflite::run_time(range)?, tflite::nudged(range, -128, 127)?);
+/// assert_eq!(at_run_time.zero_point, nudged.zero_point);
+/// assert_eq!(at_run_time.scale, nudged.scale.next_up());
+/// # Ok::<(), qcalib::CalibError>(())
+/// ```
+pub fn run_time(range: ValueRange) -> Result<ToolParams, CalibError> {
+    let (min, max) = ends(range)?;
+    let (low, high) = (min.min(0.0), max.max(0.0));
+    let width = high - low;
+    nudge(low.into(), high.into(), width.into(), -128, 127)
+}
+
+/// The nearest zero point, from the end whose terms are smaller.
+fn nudge(low: f64, high: f64, width: f64, qmin: i32, qmax: i32) -> Result<ToolParams, CalibError> {
     let (first, last) = (f64::from(qmin), f64::from(qmax));
-    let scale = (high - low) / (last - first);
+    let scale = width / (last - first);
     // The tool stores the scale in f32, where the smallest ranges leave nothing.
     if scale as f32 == 0.0 {
         return Ok(ToolParams {
