@@ -85,7 +85,7 @@ impl Method {
             },
             Method::EntropyExhaustive => Facts {
                 name: "entropy-exhaustive",
-                about: "entropy over every pair of ends; some tens of milliseconds a tensor",
+                about: "entropy over every pair of ends; up to some hundred milliseconds a tensor",
                 observer: ObserverKind::Histogram,
                 estimator: |_| Ok(Box::new(Entropy::exhaustive())),
             },

@@ -80,8 +80,8 @@ impl Line {
         self.divergence_unless(start, end, levels, limit, |_| false)
     }
 
-    /// The same, or infinity if `lose_more(most)` says that all segments but the outermost have a
-    /// [loss](Self::loss) above `most`.
+    /// The same, or infinity if `lose_more(most)` says that the [losses](Self::loss) of all segments
+    /// but the outermost are above `most` together.
     pub(super) fn divergence_unless(
         &self,
         start: usize,
@@ -195,9 +195,9 @@ impl Line {
         sum / total
     }
 
-    /// What is lost of the bins `start..end` when their count is spread evenly over those in use,
-    /// `Σ c · ln(c · u / q)` in counts: at most their part of any candidate's divergence of which
-    /// they are a segment that nothing is clipped to.
+    /// What is lost of the bins `start..end` when their count `q` is spread evenly over the `u` in
+    /// use, `Σ c · ln(c · u / q)` in counts. As a segment of a candidate they cost at least that, if
+    /// nothing is clipped onto them.
     pub(super) fn loss(&self, start: usize, end: usize) -> f64 {
         let (from, to) = (&self.before[start], &self.before[end]);
         let q = to.count - from.count;
@@ -208,9 +208,9 @@ impl Line {
         to.entropy - from.entropy - q * ln(q * share)
     }
 
-    /// The least that the outermost segment `start..end` of a candidate costs in counts, whose
-    /// other end lies no nearer than leaves the bins `inside`: the first segment with all before it,
-    /// or the last with all after it.
+    /// The least that a candidate's outermost segment costs in counts: the first, onto which all
+    /// before it is clipped, or the last, onto which all after it is. The candidate has at least the
+    /// bins `inside`.
     pub(super) fn least_end(&self, segment: Range<usize>, inside: Range<usize>, side: Side) -> f64 {
         let Some(last) = self.before.last() else {
             return 0.0;

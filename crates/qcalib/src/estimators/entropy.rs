@@ -44,15 +44,26 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 ///
 /// [`new`](Self::new) makes a **search** for the pair: a net of 33 × 33 candidates, and a descent
 /// into each of its best eight valleys with ever smaller steps. What it finds is never worse than
-/// the best of the net or the widest range, but need not be the best of all pairs. FIGURES
+/// the best of the net or the widest range, but need not be the best of all pairs.
 ///
-/// [`exhaustive`](Self::exhaustive) finds the best of **all pairs**. Most are ruled out by what they
-/// cost at least, which is exact: none of them could be better. FIGURES
+/// [`exhaustive`](Self::exhaustive) finds the best of **all pairs**. Most are ruled out unseen, since
+/// a lower bound of their divergence is above the least one known. Of equally good and equally wide
+/// pairs that which reaches further up wins.
+///
+/// | the search | against the best of all pairs |
+/// |---|---|
+/// | divergence, 24 drawn histograms of 2,648 or 4,096 bins | 0.4 % above in the median, 5.5 % at most |
+/// | divergence, the 6 activations of the digits model with both signs | up to 3.3 % above with 8 bits, 1.0 % with 4 |
+/// | time, 2 × 2,048 bins, 8 bits, Zen 4 class | 0.9 ms against 22 ms |
+///
+/// The first is printed by `cargo test --release -p qcalib --lib the_search -- --nocapture`, the
+/// second by `cargo test -p quaver --test real_activations the_search -- --nocapture`, the third by
+/// `cargo run --release -p qcalib --example figures`. Ragged histograms, in which many pairs are
+/// nearly as good as the best, take longer: those six took 1 to 380 ms on a busy machine.
 ///
 /// The range is in the unit of the values. It always has at least `L` bins. With no more bins than
 /// levels (16-bit targets, say) nothing is lost inside any range, and the observed range is the
-/// answer. The widest of equally good ranges wins, and of equally wide ones that which reaches
-/// further up. Reads the record of a
+/// answer. The widest of equally good ranges wins. Reads the record of a
 /// [`HistogramObserver`](crate::observers::HistogramObserver), which has 1,024 to 2,048 bins on its
 /// longer side; ONNX Runtime's defaults of 128 bins for 128 levels leave one candidate only.
 ///
