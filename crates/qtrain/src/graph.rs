@@ -21,6 +21,23 @@ pub trait Operands {
     ///
     /// The implementation's own.
     fn weight(&mut self, layer: usize, w: &Tensor) -> Result<Tensor, TrainError>;
+
+    /// The result of a layer's product before its bias, channels last: `y` is what the operands
+    /// above gave, and `float` computes the product of the same input and the layer's weights as
+    /// they were before [`weight`](Self::weight). As it is, unless implemented.
+    ///
+    /// # Errors
+    ///
+    /// The implementation's own.
+    fn output(
+        &mut self,
+        layer: usize,
+        y: Tensor,
+        float: &dyn Fn() -> Result<Tensor, TrainError>,
+    ) -> Result<Tensor, TrainError> {
+        let _ = (layer, float);
+        Ok(y)
+    }
 }
 
 /// Float operands as they are.
@@ -119,7 +136,7 @@ impl<'n> Graph<'n> {
     }
 
     /// The outputs `[N, classes]` for images `[N, H, W, C]`; `operands` sees the operands of every
-    /// product, the input first.
+    /// product, the input first, and then its result.
     ///
     /// # Errors
     ///
@@ -143,19 +160,29 @@ impl<'n> Graph<'n> {
             }
             x = operands.input(i, x)?;
             let w = operands.weight(i, &self.weights[i])?;
-            x = match layer.product {
+            // Rows that weights are multiplied with, and the shape of what comes out.
+            let (rows, dims) = match layer.product {
                 Product::Conv { size, pad } => {
                     let (n, h, w_in, _) = x.dims4()?;
-                    let outputs = layer.shape[0];
-                    let filters = w.permute((0, 2, 3, 1))?.flatten_from(1)?;
-                    let rows = x.apply_op1(Patches { size, pad })?;
-                    let y = rows.matmul(&filters.t()?)?;
-                    let y = y.broadcast_add(&self.biases[i])?;
                     let along = |length: usize| length + 2 * pad + 1 - size;
-                    y.reshape((n, along(h), along(w_in), outputs))?
+                    let rows = x.apply_op1(Patches { size, pad })?;
+                    (rows, vec![n, along(h), along(w_in), layer.shape[0]])
                 }
-                Product::Dense => x.matmul(&w.t()?)?.broadcast_add(&self.biases[i])?,
+                Product::Dense => {
+                    let dims = vec![x.dim(0)?, layer.shape[0]];
+                    (x, dims)
+                }
             };
+            let multiply = |w: &Tensor| {
+                let filters = match layer.product {
+                    Product::Conv { .. } => w.permute((0, 2, 3, 1))?.flatten_from(1)?,
+                    Product::Dense => w.clone(),
+                };
+                Ok(rows.matmul(&filters.t()?)?)
+            };
+            let y = multiply(&w)?;
+            let y = operands.output(i, y, &|| multiply(&self.weights[i]))?;
+            x = y.broadcast_add(&self.biases[i])?.reshape(dims)?;
             if layer.relu {
                 x = x.relu()?;
             }

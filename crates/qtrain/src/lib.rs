@@ -7,10 +7,11 @@
 //! | module | answers |
 //! |---|---|
 //! | [`Network`] | an ONNX model as a chain of layers, batch normalizations folded |
+//! | [`Normalized`] | the same with its batch normalizations apart, and [how to insert them](batch_norm::insert) |
 //! | [`graph`] | the forward pass on candle; [`graph::Operands`] decides what happens to operands |
 //! | [`ops`] | fake quantization with qcalib's gradients, and convolutions, as candle operators |
 //! | [`calibrate`] | quantizers without training, by each method of calibration |
-//! | [`train`] | training with fake quantization: observe, adapt, freeze |
+//! | [`train`] | training with fake quantization and batch statistics: observe, adapt, freeze |
 //! | [`export`] | the result as a standard ONNX file |
 //! | [`corrections`] | bias correction, equalization, smoothing: what each is worth |
 //! | [`evaluate`] | accuracy, agreement and noise |
@@ -44,6 +45,7 @@
 //! matrices in another order, so there expect the accuracy to agree and the bits not to.
 #![forbid(unsafe_code)]
 
+pub mod batch_norm;
 pub mod calibrate;
 pub mod corrections;
 pub mod data;
@@ -56,5 +58,6 @@ pub mod ops;
 pub mod quantized;
 pub mod train;
 
+pub use batch_norm::Normalized;
 pub use error::TrainError;
 pub use network::{Layer, Network, Passing, Product};

@@ -1,9 +1,8 @@
 //! The network as training sees it: a chain of layers, read from an ONNX graph.
 
-use qcalib::train::BatchNorm;
-use qmodel::{Attribute, Dim, Model, Node, Tensor};
+use qmodel::{Attribute, Dim, Model, Node};
 
-use crate::TrainError;
+use crate::{TrainError, batch_norm};
 
 /// The most numbers of a sample: memory for a batch is bounded before any is asked for.
 const MAX_PIXELS: usize = 1 << 24;
@@ -95,7 +94,8 @@ impl Network {
     /// and `Flatten` from an image `[N, C, H, W]` to its only output.
     ///
     /// A batch normalization behind a convolution is folded into it with its running statistics
-    /// ([`BatchNorm::fold`]), and stays frozen: training goes on with the folded weights.
+    /// ([`BatchNorm::fold`](qcalib::train::BatchNorm::fold)), and stays frozen: training goes on
+    /// with the folded weights. [`Normalized`](crate::Normalized) keeps it apart.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Network {
     pub fn new(model: &Model) -> Result<Network, TrainError> {
         let mut model = model.clone();
         model.drop_default_inputs();
-        fold_batch_norms(&mut model)?;
+        batch_norm::fold_all(&mut model)?;
         let [input] = &model.graph.inputs[..] else {
             return Err(part("inputs", model.graph.inputs.len(), "one"));
         };
@@ -203,7 +203,7 @@ fn part(place: &str, given: impl ToString, allowed: &'static str) -> TrainError 
     }
 }
 
-fn refuse(node: &Node, given: impl ToString, allowed: &'static str) -> TrainError {
+pub(crate) fn refuse(node: &Node, given: impl ToString, allowed: &'static str) -> TrainError {
     TrainError::Unsupported {
         place: node.label(),
         given: given.to_string(),
@@ -316,56 +316,4 @@ fn product(model: &Model, node: &Node) -> Result<Layer, TrainError> {
         relu: false,
         source: String::new(),
     })
-}
-
-/// Folds each batch normalization into the convolution that it follows.
-fn fold_batch_norms(model: &mut Model) -> Result<(), TrainError> {
-    let graph = &mut model.graph;
-    while let Some(i) = (graph.nodes.iter()).position(|n| n.is("BatchNormalization")) {
-        let node = graph.nodes[i].clone();
-        let behind = "only one behind a Conv, with constants and nothing else reading between, is";
-        let refused = || refuse(&node, "this batch normalization", behind);
-        let x = node.input(0).ok_or_else(refused)?;
-        let before = graph.producer(x).ok_or_else(refused)?;
-        let conv = graph.nodes[before].clone();
-        if !conv.is("Conv") || graph.links().only_consumer(x) != Some(i) {
-            return Err(refused());
-        }
-        let constant = |name: Option<&str>| {
-            let tensor = name.and_then(|n| graph.initializer(n))?;
-            Some((tensor.shape().to_vec(), tensor.as_slice::<f32>()?.to_vec()))
-        };
-        let statistic = |i| constant(node.input(i)).map(|c| c.1).ok_or_else(refused);
-        let epsilon = match node.attribute("epsilon") {
-            Some(Attribute::Float(e)) => *e,
-            _ => 1e-5, // the standard's default
-        };
-        let norm = BatchNorm {
-            gamma: statistic(1)?,
-            beta: statistic(2)?,
-            mean: statistic(3)?,
-            variance: statistic(4)?,
-            epsilon,
-            frozen: true,
-        };
-        let (shape, weight) = constant(conv.input(1)).ok_or_else(refused)?;
-        let bias = match conv.input(2) {
-            Some(name) => Some(constant(Some(name)).ok_or_else(refused)?.1),
-            None => None,
-        };
-        let (weight, bias) = norm.fold(&weight, &shape, bias.as_deref())?;
-        let mut names = graph.names();
-        let label = conv.display_name();
-        let weights = names.fresh(&format!("{label}.folded.weight"));
-        let biases = names.fresh(&format!("{label}.folded.bias"));
-        graph.set_initializer(&*weights, Tensor::new(&shape, weight)?);
-        graph.set_initializer(&*biases, Tensor::vector(bias));
-        let node_before = &mut graph.nodes[before];
-        node_before.inputs = vec![node_before.inputs[0].clone(), weights, biases];
-        node_before.outputs.clone_from(&node.outputs);
-        node_before.outputs.truncate(1);
-        graph.nodes.remove(i);
-        graph.remove_dead();
-    }
-    Ok(())
 }

@@ -12,28 +12,40 @@
 //! on the size of gradients (Jain et al. 2020, *Trained quantization thresholds*, arXiv 1903.08066,
 //! §3.2 and App. B).
 //!
+//! Batch normalizations that are not folded for good ([`Normalized`]) are trained with statistics
+//! of batches, whose gradients are taken too, while the ranges adapt, and running statistics follow
+//! them. Weights are folded by the *running* ones before they are quantized, so that the integers do
+//! not jitter from batch to batch; their products are corrected to the batch's: times
+//! `√(σ² + ε) / √(σ_B² + ε)`, plus `β − γ · μ_B / √(σ_B² + ε)`
+//! ([`Correction`](qcalib::train::Correction); Krishnamoorthi 2018, §3.2.2). `μ_B` and `σ_B` are those of the products of the
+//! float weights with the quantized inputs: the statistics of quantized products know nothing of a
+//! channel whose weights all round to zero. Where ranges are frozen, so are the normalizations: the
+//! running statistics stay, and the correction is gone, as in the file that is written.
+//!
 //! The loss is the cross entropy of the labels plus [`distill`](TrainOptions::distill) times the
 //! mean squared distance to the float network's outputs (Hinton et al. 2015, arXiv 1503.02531,
 //! §2.1: what distillation is at high temperatures): a network that already predicts its training
 //! data has little to learn from labels.
 
+mod norms;
 mod sites;
 
 use candle_core::{Device, Tensor, Var};
 use candle_nn::loss;
 use candle_nn::optim::{AdamW, Optimizer as _, ParamsAdamW};
 use qcalib::Method;
-use qcalib::train::Phase;
+use qcalib::train::{BatchNorm, Phase};
 use qformat::Granularity;
 use rand::seq::SliceRandom as _;
 use rand::{SeedableRng as _, rngs::StdRng};
 
+use self::norms::{Folding, Norms};
 use self::sites::Sites;
 use crate::data::Samples;
 use crate::evaluate::{self, Score};
 use crate::graph::{Float, Graph};
 use crate::quantized::{Fixed, LayerQuantizers, Width};
-use crate::{Network, TrainError};
+use crate::{Network, Normalized, TrainError};
 
 /// Where ranges come from while they adapt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -68,8 +80,10 @@ pub struct TrainOptions {
     pub scale_rate: f64,
     /// Weight of the distance to the float network's outputs in the loss.
     pub distill: f64,
-    /// Share of the steps after which ranges are frozen, in `[0, 1]`.
+    /// Share of the steps after which ranges and batch normalizations are frozen, in `[0, 1]`.
     pub freeze_after: f64,
+    /// Weight of a batch in the running statistics of batch normalizations, in `[0, 1]`.
+    pub momentum: f32,
     /// What the order of the samples is drawn from.
     pub seed: u64,
 }
@@ -87,6 +101,7 @@ impl Default for TrainOptions {
             scale_rate: 1e-2,
             distill: 10.0,
             freeze_after: 0.75,
+            momentum: 0.1,
             seed: 1,
         }
     }
@@ -122,6 +137,9 @@ impl TrainOptions {
                 &self.freeze_after,
                 "from 0 to 1",
             );
+        }
+        if !(0.0..=1.0).contains(&self.momentum) {
+            return refuse("momentum", &self.momentum, "from 0 to 1");
         }
         Ok(())
     }
@@ -175,8 +193,10 @@ pub enum Event {
 /// A trained network.
 #[derive(Debug, Clone)]
 pub struct Trained {
-    /// Weights and biases.
+    /// Weights and biases, batch normalizations folded.
     pub network: Network,
+    /// The batch normalizations that were folded, layer by layer, frozen.
+    pub norms: Vec<Option<BatchNorm>>,
     /// Frozen quantizers, layer by layer.
     pub quantizers: Vec<LayerQuantizers>,
     /// Mean loss of each epoch.
@@ -184,7 +204,7 @@ pub struct Trained {
 }
 
 /// Trains a network with fake quantization on `training`; `calibration` is what ranges start from,
-/// `held_out` only rates the epochs.
+/// `held_out` only rates the epochs. Batch normalizations stay folded.
 ///
 /// The result depends on the arguments alone, and on the machine as far as its float products do.
 ///
@@ -201,12 +221,47 @@ pub fn train(
     options: &TrainOptions,
     tell: &mut dyn FnMut(Event),
 ) -> Result<Trained, TrainError> {
+    let network = Normalized::from(network.clone());
+    train_normalized(&network, training, calibration, held_out, options, tell)
+}
+
+/// [`train`] of a network whose batch normalizations use statistics of batches until they are
+/// frozen together with the ranges.
+///
+/// # Errors
+///
+/// Those of [`train`], and [`TrainError::Calib`] for statistics that are no longer numbers.
+///
+/// ```
+/// use qtrain::train::{TrainOptions, train_normalized};
+/// use qtrain::{Normalized, batch_norm, data};
+///
+/// let digits = data::calibration()?.select(&[0, 1, 2, 3, 4, 5, 6, 7]);
+/// let network = Normalized::new(&batch_norm::insert(&data::model()?, &digits)?)?;
+/// let options = TrainOptions { epochs: 2, batch: 4, ..TrainOptions::default() };
+/// let trained = train_normalized(&network, &digits, &digits, &digits, &options, &mut |_| ())?;
+/// let first = trained.norms[0].as_ref().unwrap();
+/// assert!(first.frozen);
+/// assert_ne!(first.mean, network.layers()[0].as_ref().unwrap().norm.mean);
+/// # Ok::<(), qtrain::TrainError>(())
+/// ```
+pub fn train_normalized(
+    normalized: &Normalized,
+    training: &Samples,
+    calibration: &Samples,
+    held_out: &Samples,
+    options: &TrainOptions,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Trained, TrainError> {
     options.check()?;
+    let network = normalized.folded();
     check_samples(training, network.classes())?;
     let float = Graph::new(network)?;
     let targets = evaluate::logits(&float, training, &mut Float)?;
     let float_held_out = evaluate::logits(&float, held_out, &mut Float)?;
-    let graph = Graph::trainable(network)?;
+    let unfolded = normalized.unfolded();
+    let graph = Graph::trainable(&unfolded)?;
+    let mut norms = Norms::new(normalized, options.momentum)?;
     let mut sites = Sites::new(network, &float, calibration, options)?;
 
     let adam = |vars: Vec<Var>, lr: f64| {
@@ -219,7 +274,8 @@ pub fn train(
             },
         )
     };
-    let mut weights = adam(graph.parameters().to_vec(), options.rate)?;
+    let parameters = graph.parameters().iter().cloned();
+    let mut weights = adam(parameters.chain(norms.variables()).collect(), options.rate)?;
     let mut scales = adam(sites.variables(), options.scale_rate)?;
 
     let classes = network.classes();
@@ -243,7 +299,8 @@ pub fn train(
         let (mut total, mut batches) = (0f32, 0f32);
         for rows in order.chunks(options.batch) {
             if step >= freeze_at && sites.phase == Phase::Adapt {
-                sites.freeze(&graph)?;
+                sites.freeze(norms.join(graph.network()?)?.folded())?;
+                norms.freeze();
             }
             let factor = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos());
             weights.set_learning_rate(options.rate * factor);
@@ -259,7 +316,11 @@ pub fn train(
             let wanted = Tensor::from_vec(wanted, (rows.len(), classes), &Device::Cpu)?;
             let images = graph.images(batch.images)?;
             sites.batch += 1;
-            let logits = graph.logits(&images, &mut sites)?;
+            let mut operands = Folding {
+                norms: &mut norms,
+                inner: &mut sites,
+            };
+            let logits = graph.logits(&images, &mut operands)?;
             let distance = loss::mse(&logits, &wanted)?;
             let loss = (loss::cross_entropy(&logits, &labels)? + (distance * options.distill)?)?;
             let value = loss.to_scalar::<f32>()?;
@@ -281,19 +342,25 @@ pub fn train(
         }
         let loss = total / batches.max(1.0);
         losses.push(loss);
-        let now = sites.quantizers(&graph)?;
-        let outputs = evaluate::logits(&graph, held_out, &mut Fixed(&now))?;
+        let now = norms.join(graph.network()?)?;
+        let quantizers = sites.quantizers(now.folded())?;
+        let folded = Graph::new(now.folded())?;
+        let outputs = evaluate::logits(&folded, held_out, &mut Fixed(&quantizers))?;
         tell(Event::Epoch {
             epoch,
             loss,
             held_out: evaluate::score(&outputs, &float_held_out, &held_out.labels)?,
         });
     }
+    norms.freeze();
+    let trained = norms.join(graph.network()?)?;
     if sites.phase == Phase::Adapt {
-        sites.freeze(&graph)?;
+        sites.freeze(trained.folded())?;
     }
+    let norms = trained.layers().iter();
     Ok(Trained {
-        network: graph.network()?,
+        norms: norms.map(|l| Some(l.as_ref()?.norm.clone())).collect(),
+        network: trained.folded().clone(),
         quantizers: sites.frozen,
         losses,
     })

@@ -11,7 +11,7 @@ use qtrain::evaluate::{self, Score};
 use qtrain::graph::{Float, Graph};
 use qtrain::quantized::{Fixed, Width};
 use qtrain::train::{Event, Ranges, TrainOptions};
-use qtrain::{Network, TrainError, calibrate, data, export};
+use qtrain::{Network, Normalized, TrainError, batch_norm, calibrate, data, export};
 
 use super::{
     bar, check_output, decibels, granularity, granularity_name, new_table, percent, say, say_json,
@@ -29,6 +29,7 @@ use super::{
 #[command(after_help = "Examples:
   qtrain train
   qtrain train -o digits.w4a4.onnx
+  qtrain train --batch-norm -o digits.w4a4.onnx
   qtrain train --quick -o digits.w4a4.onnx      seconds, for a look
   qtrain train --weight-bits 3 --activation-bits 8 --start minmax
   qtrain train --json > train.json")]
@@ -62,6 +63,14 @@ pub(crate) struct Args {
     /// Take ranges of activations from what is observed, not as parameters that are learned.
     #[arg(long)]
     observed: bool,
+    /// Insert a batch normalization behind each convolution, which changes nothing at first, and
+    /// train with statistics of batches until ranges are frozen. The written model has them folded.
+    #[arg(long)]
+    batch_norm: bool,
+    /// Weight of a batch in the running statistics, from 0 to 1.
+    #[arg(long, value_name = "SHARE", requires = "batch_norm",
+          default_value_t = TrainOptions::default().momentum)]
+    momentum: f32,
     /// Adam's learning rate for weights and biases.
     #[arg(long, value_name = "RATE", default_value_t = TrainOptions::default().rate)]
     rate: f64,
@@ -101,6 +110,7 @@ struct Output {
 struct Trained {
     weights: &'static str,
     ranges: Ranges,
+    batch_norm: bool,
     start: String,
     epochs: usize,
     seed: u64,
@@ -164,10 +174,15 @@ pub(crate) fn run(args: &Args) -> Result<(), TrainError> {
         ))?;
         say(format_args!("\n{width} without training\n{}", table(&rows)))?;
         say(format_args!(
-            "\ntraining from `{start}`, weights {}, {} digits, {} held out",
+            "\ntraining from `{start}`, weights {}, {} digits, {} held out{}",
             granularity_name(own),
             training.len(),
-            held_out.samples.len()
+            held_out.samples.len(),
+            if args.batch_norm {
+                ", with batch normalizations"
+            } else {
+                ""
+            }
         ))?;
     }
 
@@ -182,13 +197,19 @@ pub(crate) fn run(args: &Args) -> Result<(), TrainError> {
         },
         epochs: if args.quick { 1 } else { args.epochs },
         rate: args.rate,
+        momentum: args.momentum,
         seed: args.seed,
         ..TrainOptions::default()
     };
     let begun = Instant::now();
     let progress = bar(0, "training");
-    let trained = qtrain::train::train(
-        &network,
+    let normalized = if args.batch_norm {
+        Normalized::new(&batch_norm::insert(&data::model()?, &training)?)?
+    } else {
+        Normalized::from(network.clone())
+    };
+    let trained = qtrain::train::train_normalized(
+        &normalized,
         &training,
         &calibration,
         &held_out.samples,
@@ -252,6 +273,7 @@ pub(crate) fn run(args: &Args) -> Result<(), TrainError> {
             trained: Trained {
                 weights: granularity_name(own),
                 ranges: options.ranges,
+                batch_norm: args.batch_norm,
                 start: start.to_string(),
                 epochs: options.epochs,
                 seed: options.seed,

@@ -69,13 +69,12 @@ impl Sites {
         self.learned.iter().flatten().cloned().collect()
     }
 
-    /// The quantizers as they are now.
-    pub(super) fn quantizers(&self, graph: &Graph<'_>) -> Result<Vec<LayerQuantizers>, TrainError> {
+    /// The quantizers as they are now, of `network` as it is now.
+    pub(super) fn quantizers(&self, network: &Network) -> Result<Vec<LayerQuantizers>, TrainError> {
         let mut now = self.frozen.clone();
         if self.phase == Phase::Frozen {
             return Ok(now);
         }
-        let network = graph.network()?;
         for (i, q) in now.iter_mut().enumerate() {
             if let Some([weight, input]) = self.learned.get(i) {
                 // The same operation as in training, so the same bits.
@@ -93,8 +92,8 @@ impl Sites {
     }
 
     /// Keeps the ranges as they are now.
-    pub(super) fn freeze(&mut self, graph: &Graph<'_>) -> Result<(), TrainError> {
-        self.frozen = self.quantizers(graph)?;
+    pub(super) fn freeze(&mut self, network: &Network) -> Result<(), TrainError> {
+        self.frozen = self.quantizers(network)?;
         for s in &mut self.schedules {
             s.advance()?;
         }
