@@ -67,10 +67,6 @@ pub(crate) struct Args {
     /// train with statistics of batches until ranges are frozen. The written model has them folded.
     #[arg(long)]
     batch_norm: bool,
-    /// Weight of a batch in the running statistics, from 0 to 1.
-    #[arg(long, value_name = "SHARE", requires = "batch_norm",
-          default_value_t = TrainOptions::default().momentum)]
-    momentum: f32,
     /// Adam's learning rate for weights and biases.
     #[arg(long, value_name = "RATE", default_value_t = TrainOptions::default().rate)]
     rate: f64,
@@ -197,7 +193,6 @@ pub(crate) fn run(args: &Args) -> Result<(), TrainError> {
         },
         epochs: if args.quick { 1 } else { args.epochs },
         rate: args.rate,
-        momentum: args.momentum,
         seed: args.seed,
         ..TrainOptions::default()
     };

@@ -147,3 +147,172 @@ impl Operands for Folding<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Float;
+
+    const CHANNELS: usize = 3;
+    const INPUTS: usize = 4;
+    const ROWS: usize = 7;
+
+    /// Numbers in `[-1, 1)` without a pattern, offset by channel where rows are channels.
+    fn drawn(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = (0..count).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        });
+        next.collect()
+    }
+
+    fn norm() -> BatchNorm {
+        BatchNorm {
+            gamma: vec![1.5, -0.5, 0.75],
+            beta: vec![0.0; CHANNELS],
+            mean: vec![0.3, -0.2, 0.1],
+            variance: vec![0.5, 2.0, 0.01],
+            epsilon: 1e-3,
+            frozen: false,
+        }
+    }
+
+    fn norms(momentum: f32) -> Norms {
+        let running = norm();
+        let gamma = Var::from_vec(running.gamma.clone(), CHANNELS, &Device::Cpu).unwrap();
+        let layers = vec![None, Some(Norm { gamma, running })];
+        Norms { momentum, layers }
+    }
+
+    fn weights() -> Var {
+        let w = drawn(CHANNELS * INPUTS, 1);
+        Var::from_vec(w, (CHANNELS, INPUTS), &Device::Cpu).unwrap()
+    }
+
+    fn rows(seed: u32) -> Tensor {
+        Tensor::from_vec(drawn(ROWS * INPUTS, seed), (ROWS, INPUTS), &Device::Cpu).unwrap()
+    }
+
+    /// Layer 1 on its way, as the graph has it.
+    fn forward(norms: &mut Norms, x: &Tensor, w: &Tensor) -> Tensor {
+        let inner = &mut Float;
+        let mut operands = Folding { norms, inner };
+        let folded = operands.weight(1, w).unwrap();
+        let y = x.matmul(&folded.t().unwrap()).unwrap();
+        let float = || Ok(x.matmul(&w.t()?)?);
+        operands.output(1, y, &float).unwrap()
+    }
+
+    fn close(a: &Tensor, b: &Tensor) {
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(a.dims(), b.dims());
+        for (a, b) in values(a).into_iter().zip(values(b)) {
+            assert!((a - b).abs() < 2e-5 * (1.0 + b.abs()), "{a} {b}");
+        }
+    }
+
+    fn batch(z: &Tensor) -> BatchStatistics {
+        let mean = z.mean_keepdim(0).unwrap();
+        let centered = z.broadcast_sub(&mean).unwrap();
+        let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
+        BatchStatistics {
+            variance: flat(centered.sqr().unwrap().mean_keepdim(0).unwrap()),
+            mean: flat(mean),
+        }
+    }
+
+    #[test]
+    fn without_quantizers_it_is_batch_normalization_and_so_are_its_gradients() {
+        let (mut norms, w, x) = (norms(0.1), weights(), rows(5));
+        let ours = forward(&mut norms, &x, &w);
+        // As it is written down: products, normalized by their own statistics.
+        let gamma = norms.layers[1].as_ref().unwrap().gamma.clone();
+        let z = x.matmul(&w.t().unwrap()).unwrap();
+        let centered = z.broadcast_sub(&z.mean_keepdim(0).unwrap()).unwrap();
+        let variance = centered.sqr().unwrap().mean_keepdim(0).unwrap();
+        let deviation = (variance + 1e-3).unwrap().sqrt().unwrap();
+        let plain = centered.broadcast_div(&deviation).unwrap();
+        let plain = plain.broadcast_mul(&gamma).unwrap();
+        close(&ours, &plain);
+
+        let dy = Tensor::from_vec(drawn(ROWS * CHANNELS, 9), (ROWS, CHANNELS), &Device::Cpu);
+        let dy = dy.unwrap();
+        let of = |y: &Tensor| (y * &dy).unwrap().sum_all().unwrap().backward().unwrap();
+        let (a, b) = (of(&ours), of(&plain));
+        for variable in [&w, &gamma] {
+            close(a.get(variable).unwrap(), b.get(variable).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_correction_is_that_of_qcalib() {
+        let (mut norms, w, x) = (norms(0.1), weights(), rows(6));
+        let mut reference = norm();
+        for frozen in [false, true] {
+            if frozen {
+                norms.freeze();
+            }
+            reference.frozen = frozen;
+            let z = x.matmul(&w.t().unwrap()).unwrap();
+            let batch = batch(&z);
+            let c = reference.correction(&batch).unwrap();
+            let flat: Vec<f32> = w.flatten_all().unwrap().to_vec1().unwrap();
+            let (folded, _) = reference.fold(&flat, &[CHANNELS, INPUTS], None).unwrap();
+            let folded = Tensor::from_vec(folded, (CHANNELS, INPUTS), &Device::Cpu).unwrap();
+            let tensor = |v: Vec<f32>| Tensor::from_vec(v, CHANNELS, &Device::Cpu).unwrap();
+            let y = x.matmul(&folded.t().unwrap()).unwrap();
+            let y = y.broadcast_mul(&tensor(c.factor)).unwrap();
+            let y = y.broadcast_add(&tensor(c.bias)).unwrap();
+            close(&forward(&mut norms, &x, &w), &y);
+            reference.update(&batch, 0.1).unwrap();
+            let running = &norms.layers[1].as_ref().unwrap().running;
+            close(
+                &tensor(running.mean.clone()),
+                &tensor(reference.mean.clone()),
+            );
+            close(
+                &tensor(running.variance.clone()),
+                &tensor(reference.variance.clone()),
+            );
+        }
+    }
+
+    #[test]
+    fn running_statistics_follow_batches_and_stop_when_frozen() {
+        let (mut norms, w) = (norms(0.25), weights());
+        let running = |n: &Norms| n.layers[1].as_ref().unwrap().running.clone();
+        forward(&mut norms, &rows(2), &w);
+        let moved = running(&norms);
+        assert_ne!(
+            (&moved.mean, &moved.variance),
+            (&norm().mean, &norm().variance)
+        );
+        let by_batch = forward(&mut norms, &rows(2), &w);
+        norms.freeze();
+        let last = running(&norms);
+        assert_ne!(last.mean, moved.mean);
+        let frozen = forward(&mut norms, &rows(2), &w);
+        forward(&mut norms, &rows(3), &w);
+        assert_eq!(running(&norms), last);
+        // Another function than before, in which a row no longer depends on the others.
+        let first = |t: &Tensor| t.narrow(0, 0, 1).unwrap().to_vec2::<f32>().unwrap();
+        assert_ne!(first(&by_batch), first(&frozen));
+        let alone = rows(2).narrow(0, 0, 1).unwrap().contiguous().unwrap();
+        close(
+            &forward(&mut norms, &alone, &w),
+            &frozen.narrow(0, 0, 1).unwrap(),
+        );
+    }
+
+    #[test]
+    fn layers_without_one_pass_unchanged() {
+        let (mut norms, w, x) = (norms(0.1), weights(), rows(4));
+        let inner = &mut Float;
+        let norms = &mut norms;
+        let mut operands = Folding { norms, inner };
+        close(&operands.weight(0, &w).unwrap(), &w);
+        let asked = || -> Result<Tensor, TrainError> { panic!("no statistics are needed") };
+        close(&operands.output(0, x.clone(), &asked).unwrap(), &x);
+    }
+}
