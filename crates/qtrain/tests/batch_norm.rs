@@ -148,17 +148,17 @@ fn start() -> Normalized {
     Normalized::new(&small_model(true)).unwrap()
 }
 
+/// The running statistics of the file are not those of the samples.
 fn run(options: &TrainOptions) -> (Trained, Vec<Event>) {
+    run_from(&start(), options)
+}
+
+fn run_from(start: &Normalized, options: &TrainOptions) -> (Trained, Vec<Event>) {
     let (training, held_out) = (small_samples(90, 1), small_samples(30, 2));
     let mut events = Vec::new();
-    let trained = train_normalized(
-        &start(),
-        &training,
-        &training,
-        &held_out,
-        options,
-        &mut |e| events.push(e),
-    );
+    let trained = train_normalized(start, &training, &training, &held_out, options, &mut |e| {
+        events.push(e)
+    });
     (trained.unwrap(), events)
 }
 
@@ -168,18 +168,22 @@ fn first(trained: &Trained) -> &BatchNorm {
 
 #[test]
 fn the_loss_falls_and_the_written_model_is_what_was_trained() {
+    let inserted = batch_norm::insert(&small_model(false), &small_samples(90, 1)).unwrap();
+    let inserted = Normalized::new(&inserted).unwrap();
     for ranges in [Ranges::Learned, Ranges::Observed] {
-        let (trained, events) = run(&TrainOptions {
+        let options = TrainOptions {
             ranges,
+            epochs: 24,
             ..options()
-        });
-        let (begin, end) = (trained.losses[0], trained.losses[11]);
-        assert!(end < 0.7 * begin, "{ranges:?}: {begin} to {end}");
+        };
+        let (trained, events) = run_from(&inserted, &options);
+        let (begin, end) = (trained.losses[0], trained.losses[23]);
+        assert!(end < 0.5 * begin, "{ranges:?}: {begin} to {end}");
         let Some(Event::Epoch { held_out, .. }) = events.last() else {
             panic!("{events:?}");
         };
         // Untrained, a third is right by chance.
-        assert!(held_out.accuracy > 0.6, "{ranges:?}: {held_out:?}");
+        assert!(held_out.accuracy > 0.8, "{ranges:?}: {held_out:?}");
 
         let samples = small_samples(40, 5);
         let graph = Graph::new(&trained.network).unwrap();
@@ -262,7 +266,7 @@ fn a_momentum_outside_its_domain_is_an_error() {
     }
 }
 
-/// The real network: 30 steps with statistics of batches, then frozen ones, on 300 digits. Measured
+/// The real network: 60 steps with statistics of batches, then frozen ones, on 300 digits. Measured
 /// on digits that it was not shown.
 #[test]
 fn training_with_statistics_of_batches_beats_calibration_on_digits_at_four_bits() {
@@ -275,7 +279,7 @@ fn training_with_statistics_of_batches_beats_calibration_on_digits_at_four_bits(
     let reference = float(&network, &test);
     let options = TrainOptions {
         epochs: 2,
-        batch: 20,
+        batch: 10,
         ..TrainOptions::default()
     };
     let rate = |network: &Network, quantizers: &[_]| {
@@ -303,7 +307,7 @@ fn training_with_statistics_of_batches_beats_calibration_on_digits_at_four_bits(
     println!("{before:?} {after:?}");
     let (lost, won) = (before.sqnr_db.unwrap(), after.sqnr_db.unwrap());
     assert!(
-        won > lost + 1.0,
+        won > lost + 0.5,
         "{lost} dB without training, {won} dB with"
     );
     assert_eq!(trained.norms.iter().flatten().count(), 4);
