@@ -157,7 +157,7 @@ fn run_from(start: &Normalized, options: &TrainOptions) -> (Trained, Vec<Event>)
     let (training, held_out) = (small_samples(90, 1), small_samples(30, 2));
     let mut events = Vec::new();
     let trained = train_normalized(start, &training, &training, &held_out, options, &mut |e| {
-        events.push(e)
+        events.push(e);
     });
     (trained.unwrap(), events)
 }
