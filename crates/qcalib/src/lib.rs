@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | `minmax` | [`MinMax`](ObserverKind::MinMax) | covers every value seen |
 //! | `moving-average` | [`MovingAverage`](ObserverKind::MovingAverage) | averages the ends of the batches |
-//! | `entropy`, `entropy-exhaustive` | [`Histogram`](ObserverKind::Histogram) | least Kullback-Leibler divergence |
+//! | `entropy`, `entropy-all` | [`Histogram`](ObserverKind::Histogram) | least Kullback-Leibler divergence |
 //! | `mse` | [`Histogram`](ObserverKind::Histogram) | least mean squared error |
 //! | `percentile` | [`Histogram`](ObserverKind::Histogram) | all values but a small share |
 //! | `aciq-laplace`, `aciq-gauss` | [`Moments`](ObserverKind::Moments) | best clipping of a density |

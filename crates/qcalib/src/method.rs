@@ -24,7 +24,7 @@ pub enum Method {
     /// Least Kullback-Leibler divergence, by a search: [`Entropy::new`].
     Entropy,
     /// Least Kullback-Leibler divergence of all pairs of ends: [`Entropy::exhaustive`].
-    EntropyExhaustive,
+    EntropyAll,
     /// Least squared error: [`Mse`].
     Mse,
     /// All values but a share; the number is the percentage that is kept: [`Percentile`].
@@ -53,7 +53,7 @@ impl Method {
         Method::MinMax,
         Method::MovingAverage,
         Method::Entropy,
-        Method::EntropyExhaustive,
+        Method::EntropyAll,
         Method::Mse,
         Method::Percentile(Percentile::DEFAULT_PERCENT),
         Method::AciqLaplace,
@@ -83,8 +83,8 @@ impl Method {
                 observer: ObserverKind::Histogram,
                 estimator: |_| Ok(Box::new(Entropy::new())),
             },
-            Method::EntropyExhaustive => Facts {
-                name: "entropy-exhaustive",
+            Method::EntropyAll => Facts {
+                name: "entropy-all",
                 about: "entropy over every pair of ends; up to some hundred milliseconds a tensor",
                 observer: ObserverKind::Histogram,
                 estimator: |_| Ok(Box::new(Entropy::exhaustive())),
@@ -239,7 +239,7 @@ impl FromStr for Method {
         let unknown = || CalibError::Name {
             what: "method",
             given: s.to_string(),
-            allowed: "minmax, moving-average, entropy, entropy-exhaustive, mse, percentile, \
+            allowed: "minmax, moving-average, entropy, entropy-all, mse, percentile, \
                       percentile=99.9, aciq-laplace, aciq-gauss, mean-std, mean-std=3, lsq",
         };
         let (name, setting) = match s.split_once('=') {

@@ -13,7 +13,7 @@ const METHODS: [&str; 10] = [
     "minmax",
     "moving-average",
     "entropy",
-    "entropy-exhaustive",
+    "entropy-all",
     "mse",
     "percentile",
     "aciq-laplace",

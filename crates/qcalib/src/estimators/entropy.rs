@@ -110,7 +110,7 @@ const NEIGHBOURS: usize = 8;
 impl Estimator for Entropy {
     fn name(&self) -> &'static str {
         if self.all_pairs {
-            "entropy-exhaustive"
+            "entropy-all"
         } else {
             "entropy"
         }

@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Mode::Static)]
     mode: Mode,
     /// How ranges are chosen: minmax (the default), moving-average, entropy,
-    /// entropy-exhaustive, mse, percentile, percentile=99.9, aciq-laplace, aciq-gauss, mean-std,
+    /// entropy-all, mse, percentile, percentile=99.9, aciq-laplace, aciq-gauss, mean-std,
     /// mean-std=3, lsq.
     #[arg(long)]
     method: Option<Method>,

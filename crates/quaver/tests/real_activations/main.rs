@@ -31,7 +31,7 @@ fn check(a: &Activation, method: Method, target: Target, chosen: ValueRange) {
         Method::MinMax => equal(chosen, a.ends(), &place),
         Method::MovingAverage => formulas::near(chosen, formulas::moving_average(a, 0.01), &place),
         Method::Entropy => bins::check_entropy(a, chosen, false, target, &place),
-        Method::EntropyExhaustive => bins::check_entropy(a, chosen, true, target, &place),
+        Method::EntropyAll => bins::check_entropy(a, chosen, true, target, &place),
         Method::Mse => error::check(a, chosen, target, &place),
         Method::Percentile(p) => bins::check_percentile(a, chosen, p, Tails::Both, target, &place),
         Method::AciqLaplace => formulas::near(chosen, formulas::laplace(a, target), &place),
@@ -113,7 +113,7 @@ fn the_search_for_two_ends_comes_close_to_the_best_pair() {
         let target = Target::new(dtype, Scheme::Affine).unwrap();
         for a in observed() {
             let [searched, best] =
-                [Method::Entropy, Method::EntropyExhaustive].map(|m| chosen(a, m, target));
+                [Method::Entropy, Method::EntropyAll].map(|m| chosen(a, m, target));
             if a.one_sided() {
                 assert_eq!(searched, best, "{}", a.name);
                 continue;
@@ -139,7 +139,7 @@ fn narrower_ranges_are_refused() {
                 // Near its least the squared error is flat; and bins are whole.
                 let share = match method {
                     Method::Mse => 0.8,
-                    Method::Entropy | Method::EntropyExhaustive => 0.9,
+                    Method::Entropy | Method::EntropyAll => 0.9,
                     _ => 0.99,
                 };
                 let right = chosen(a, method, target);
