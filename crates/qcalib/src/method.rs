@@ -23,7 +23,7 @@ pub enum Method {
     MovingAverage,
     /// Least Kullback-Leibler divergence, by a search: [`Entropy::new`].
     Entropy,
-    /// Least Kullback-Leibler divergence of all pairs of ends: [`Entropy::exhaustive`].
+    /// Least Kullback-Leibler divergence of all pairs of ends: [`Entropy::all_pairs`].
     EntropyAll,
     /// Least squared error: [`Mse`].
     Mse,
@@ -85,9 +85,9 @@ impl Method {
             },
             Method::EntropyAll => Facts {
                 name: "entropy-all",
-                about: "entropy over every pair of ends; up to some hundred milliseconds a tensor",
+                about: "entropy over every pair of ends, which takes far longer than to search",
                 observer: ObserverKind::Histogram,
-                estimator: |_| Ok(Box::new(Entropy::exhaustive())),
+                estimator: |_| Ok(Box::new(Entropy::all_pairs())),
             },
             Method::Mse => Facts {
                 name: "mse",

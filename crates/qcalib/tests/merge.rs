@@ -34,9 +34,24 @@ fn value() -> impl Strategy<Value = f32> {
 }
 
 fn shards() -> impl Strategy<Value = Vec<Shard>> {
-    let row = prop::array::uniform3(value());
-    let shard =
-        (0u64..4, prop::collection::vec(row, 0..6)).prop_map(|(batch, rows)| Shard { batch, rows });
+    let few = shards_of(value(), 6);
+    // Values of all binades below the highest of them, and so many that sums go through vectors.
+    let many = (1u32..255).prop_flat_map(|top| {
+        let bits = (0..(top + 1) << 23, any::<bool>());
+        shards_of(
+            bits.prop_map(|(b, negative)| f32::from_bits(b | u32::from(negative) << 31)),
+            40,
+        )
+    });
+    prop_oneof![4 => few, 1 => many]
+}
+
+fn shards_of(
+    value: impl Strategy<Value = f32>,
+    most_rows: usize,
+) -> impl Strategy<Value = Vec<Shard>> {
+    let rows = prop::collection::vec(prop::array::uniform3(value), 0..most_rows);
+    let shard = (0u64..4, rows).prop_map(|(batch, rows)| Shard { batch, rows });
     prop::collection::vec(shard, 0..8)
 }
 

@@ -10,8 +10,8 @@
 use crate::isa::{Task, Tier};
 use crate::{Isa, KernelError};
 
-/// The magnitudes that [`power_sums`] adds up: those from `2^(t − 21)` to below `2^(t + 1)`; all
-/// below `2^(t + 1)` where `2^(t − 21)` would be subnormal. `t` is at least −126.
+/// The magnitudes that [`power_sums`] adds up: 22 binades, from `2^(t − 21)` to below `2^(t + 1)`
+/// for some `t` from −126 to 127; all below `2^(t + 1)` where that leaves no normal numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PowerWindow {
     /// Bits of the smallest magnitude, and how many there are.
@@ -59,14 +59,15 @@ impl PowerWindow {
     /// ```
     #[must_use]
     pub fn lower(self) -> Option<PowerWindow> {
-        (self.low > 1).then(|| Self::of_biased((self.top + 127 - BINADES).max(1)))
+        (self.low > 1).then(|| Self::of_biased(self.top + 127 - BINADES))
     }
 
     /// `biased` is the highest exponent, 1 to 254, as f32 stores it.
     fn of_biased(biased: i32) -> PowerWindow {
         let lowest = biased - (BINADES - 1);
-        // Below the normal numbers everything but 0 is a multiple of the unit.
-        let low = if lowest > 0 { (lowest as u32) << 23 } else { 1 };
+        // A window that reaches the smallest normal numbers takes all below them: everything is a
+        // multiple of its unit.
+        let low = if lowest > 1 { (lowest as u32) << 23 } else { 1 };
         PowerWindow {
             low,
             span: ((biased as u32 + 1) << 23) - low,
@@ -96,7 +97,7 @@ impl PowerWindow {
 
     /// Exponent of the last bit of what the large sum of squares takes.
     fn large_unit(self) -> i32 {
-        (2 * self.top - 42).max(2 * self.unit())
+        2 * self.top - 42
     }
 }
 
@@ -133,13 +134,18 @@ pub struct PowerSums {
 /// # Ok::<(), qkernels::KernelError>(())
 /// ```
 pub fn power_sums(isa: Isa, x: &[f32], window: PowerWindow) -> Result<PowerSums, KernelError> {
-    if x.len() as u64 > MAX_TERMS {
-        return Err(KernelError::Terms {
-            given: x.len(),
-            max: MAX_TERMS,
-        });
-    }
+    check_terms(x.len())?;
     Ok(isa.enter(Sums { x, window }))
+}
+
+fn check_terms(given: usize) -> Result<(), KernelError> {
+    if given as u64 <= MAX_TERMS {
+        return Ok(());
+    }
+    Err(KernelError::Terms {
+        given,
+        max: MAX_TERMS,
+    })
 }
 
 /// Each square is below 2^90 units.
@@ -256,5 +262,36 @@ impl Lanes {
         found.squares += squares as u128; // of squares: not negative
         found.zeros += self.zeros.iter().map(|&z| u64::from(z)).sum::<u64>();
         found.held += self.held.iter().map(|&h| u64::from(h)).sum::<u64>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the highest window down, each begins where the one before ends.
+    #[test]
+    fn windows_follow_each_other_without_gaps() {
+        for top in 0..255 {
+            let mut window = PowerWindow::below(f32::from_bits(top << 23)).unwrap();
+            assert_eq!(window.end().to_bits(), (top.max(1) + 1) << 23);
+            while let Some(lower) = window.lower() {
+                assert_eq!(lower.end().to_bits(), window.low, "{top}");
+                assert!(lower.unit() < window.unit());
+                window = lower;
+            }
+            assert!(window.holds(1e-45));
+        }
+    }
+
+    #[test]
+    fn sums_of_squares_fit_their_128_bits() {
+        check_terms(1 << 38).unwrap();
+        assert!(matches!(
+            check_terms((1 << 38) + 1),
+            Err(KernelError::Terms { .. })
+        ));
+        let largest = ((1u128 << 45) - 1).pow(2);
+        assert!(largest.checked_mul(u128::from(MAX_TERMS)).is_some());
     }
 }

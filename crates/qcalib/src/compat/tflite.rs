@@ -57,7 +57,8 @@ pub fn nudged(range: ValueRange, qmin: i32, qmax: i32) -> Result<ToolParams, Cal
 /// unit of the values: `AsymmetricQuantizeFloats` on each row.
 ///
 /// [`nudged`] for -128 to 127, but the difference `max − min` is rounded to f32 before it is
-/// divided. One range in twenty thereby gets a scale that is one unit in the last place off.
+/// divided. About a quarter of the ranges with two unlike ends thereby get a scale that is one unit in
+/// the last place off. A difference that leaves no scale in f32 gives, as in [`nudged`], a scale of 1.
 ///
 /// # Errors
 ///

@@ -1,12 +1,12 @@
 //! The range whose quantized distribution says most about the original.
 
-mod exhaustive;
+mod all_pairs;
 mod search;
 
 use alloc::vec::Vec;
 use qformat::Scheme;
 
-use self::exhaustive::best_pair;
+use self::all_pairs::best_pair;
 use self::search::{best_end, best_ends};
 use super::counts::Counts;
 use super::divergence::Line;
@@ -46,7 +46,7 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 /// into each of its best eight valleys with ever smaller steps. What it finds is never worse than
 /// the best of the net or the widest range, but need not be the best of all pairs.
 ///
-/// [`exhaustive`](Self::exhaustive) finds the best of **all pairs**. Most are ruled out unseen, since
+/// [`all_pairs`](Self::all_pairs) finds the best of **all pairs**. Most are ruled out unseen, since
 /// a lower bound of their divergence is above the least one known. Of equally good and equally wide
 /// pairs that which reaches further up wins.
 ///
@@ -96,7 +96,7 @@ impl Entropy {
     /// The best of all pairs where there are two ends to choose, and the same as [`new`](Self::new)
     /// where there is one.
     #[must_use]
-    pub const fn exhaustive() -> Self {
+    pub const fn all_pairs() -> Self {
         Entropy { all_pairs: true }
     }
 }

@@ -171,34 +171,29 @@ impl Moments {
         let isa = Isa::detect();
         let mut left = values.len() as u64 - non_finite;
         let few = left / FEW;
-        let (mut end, mut next) = (f32::INFINITY, PowerWindow::below(max));
+        let (mut zeros, mut next) = (0, PowerWindow::below(max));
         while left > few
             && let Some(window) = next
-            && let Ok(sums) = power_sums(isa, values, window)
         {
+            let Ok(sums) = power_sums(isa, values, window) else {
+                // Too many values for the first window.
+                return self.add_short(values);
+            };
             // A unit is at least 2^UNIT.
             let shift = (window.unit() - UNIT) as u32;
             self.positive.add_wide(sums.positive, shift);
             self.negative.add_wide(sums.negative, shift);
             self.squares.add_wide(sums.squares, 2 * shift);
-            if end == f32::INFINITY {
-                self.zeros += sums.zeros;
-                left -= sums.zeros;
-            }
-            left -= sums.held;
+            // Every window meets all zeros.
+            left -= sums.held + sums.zeros - zeros;
+            zeros = sums.zeros;
             next = window.lower();
-            end = next.map_or(0.0, PowerWindow::end);
         }
-        if left == 0 {
+        self.zeros += zeros;
+        let Some(window) = next.filter(|_| left > 0) else {
             return;
-        }
-        // Zeros are only left, too, where nothing was added.
-        let least = if end == f32::INFINITY {
-            0.0
-        } else {
-            f32::from_bits(1)
         };
-        let is_left = |v: &f32| (least..end).contains(&v.abs());
+        let is_left = |v: &f32| *v != 0.0 && v.abs() < window.end();
         for chunk in values.chunks(CHUNK) {
             // Without a branch, in vectors.
             if chunk.iter().fold(false, |any, v| any | is_left(v)) {
@@ -440,6 +435,33 @@ mod tests {
                 prop_assert_eq!(&long.positive, &short.positive);
             }
         }
+    }
+
+    /// Of every binade, many values that only a lower window or none has room for.
+    #[test]
+    fn every_window_is_added_once() {
+        for top in 0..255u32 {
+            let value = |i: u32| {
+                let exponent = top * (37 - i) / 37;
+                f32::from_bits((exponent << 23) + i * 40_503)
+            };
+            let x: Vec<f32> = (0..37)
+                .flat_map(|i| [value(i), -value(i), 1e-40, 1.3e-38, 0.0])
+                .collect();
+            let mut short = Moments::default();
+            short.add_short(&x);
+            let long = of(&x);
+            assert_eq!(long.positive, short.positive, "{top}");
+            assert_eq!(long.negative, short.negative, "{top}");
+            assert_eq!(long.squares, short.squares, "{top}");
+            assert_eq!(long.zeros, short.zeros, "{top}");
+        }
+        // A maximum whose windows once overlapped.
+        let mut x = alloc::vec![1e-40; 30];
+        x.extend([40.0, 1.3e-38]);
+        let mut short = Moments::default();
+        short.add_short(&x);
+        assert_eq!(of(&x).squares, short.squares);
     }
 
     #[test]

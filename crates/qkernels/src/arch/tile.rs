@@ -15,6 +15,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Neighbours in K that one step eats.
     const KG: usize;
+    /// Whether a group is two neighbours that are multiplied one after the other: the first as
+    /// [`a`](Self::a) and [`b`](Self::b) load it, the second as [`a_second`](Self::a_second) and
+    /// [`b_second`](Self::b_second).
+    const TWO_STEPS: bool = false;
     type Acc: Acc;
     type Lhs: Pod + Send + Sync;
     type Rhs: Pod + Send + Sync;
@@ -36,11 +40,6 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     unsafe fn join(sums: Self::Sums, _more: Self::Sums) -> Self::Sums {
         sums
     }
-    /// Whether a group is two neighbours that are multiplied one after the other: the first as
-    /// [`a`](Self::a) and [`b`](Self::b) load it, the second as [`a_second`](Self::a_second) and
-    /// [`b_second`](Self::b_second).
-    const TWO_STEPS: bool = false;
-
     /// Loads a group of A.
     unsafe fn a(p: *const Self::Lhs) -> Self::A;
     /// Loads the second neighbour of a group of A.

@@ -11,9 +11,9 @@ use super::elementwise::floats;
 use super::guard::{Edge, Guarded};
 use crate::elementwise::STREAM_FROM;
 use crate::{
-    Epilogue, HistogramMut, Isa, Layout, Lhs, MatMut, MatRef, OutMut, PackedB, PowerWindow,
-    Threads, Workspace, ZeroPoints, abs_max, col_sums, convert, dequantize, dot, gemm, histogram,
-    min_max, power_sums, quantize, requantize, row_sums,
+    Arithmetic, Epilogue, HistogramMut, Isa, Layout, Lhs, MatMut, MatRef, Operand, OutMut, PackedB,
+    PowerWindow, Threads, Workspace, ZeroPoints, abs_max, col_sums, convert, dequantize, dot, gemm,
+    histogram, min_max, power_sums, quantize, requantize, row_sums,
 };
 
 fn each_case(mut f: impl FnMut(Isa, usize, Edge)) {
@@ -185,6 +185,49 @@ fn products_stay_inside_their_slices() {
             }
         }
     }
+}
+
+/// Products of small integers as floats, whose sums are exact in any arithmetic; depths around the
+/// steps of kernels, and rows that can be read where they lie.
+fn check_floats<F: Operand>(arithmetic: Arithmetic, of: fn(f32) -> F) {
+    let shapes = [1usize, 2, 3, 8, 62, 63, 64, 65, 257].map(|k| (7, 17 + k % 60, k));
+    for (edge, (m, n, k)) in [Edge::Start, Edge::End]
+        .into_iter()
+        .flat_map(|e| shapes.map(|s| (e, s)))
+    {
+        let mut rng = Rng(k as u64);
+        let mut any =
+            |len: usize| -> Vec<F> { (0..len).map(|_| of(rng.below(15) as f32 - 7.0)).collect() };
+        let (a, b) = (any(m * k), any(k * n));
+        let (a, b) = (Guarded::copy_of(&a, edge), Guarded::copy_of(&b, edge));
+        for isa in tiers() {
+            let matrix = MatRef::new(&b, k, n).unwrap();
+            let packed = PackedB::pack_with(isa, matrix, Layout::RowMajor, arithmetic).unwrap();
+            let mut out = Guarded::<f32>::zeros(m * n, edge);
+            gemm(
+                MatRef::new(&a, m, k).unwrap(),
+                &packed,
+                ZeroPoints::default(),
+                &Epilogue::default(),
+                OutMut::F32(MatMut::new(&mut out, m, n).unwrap()),
+                &mut Workspace::new(),
+                Threads::Single,
+            )
+            .unwrap();
+            for (i, &sum) in out.iter().enumerate() {
+                let (i, j) = (i / n, i % n);
+                let products = (0..k).map(|kk| a[i * k + kk].float() * b[kk * n + j].float());
+                assert_eq!(sum, products.sum::<f32>(), "{isa} {edge:?} {k} {i} {j}");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_floats_stay_inside_their_slices() {
+    check_floats(Arithmetic::Bf16, bf16::from_f32);
+    check_floats(Arithmetic::Bf16Hardware, bf16::from_f32);
+    check_floats(Arithmetic::F16, f16::from_f32);
 }
 
 /// Outputs so long that they go past the caches.

@@ -151,7 +151,7 @@ fn check_power_sums(x: &[f32], max: f32) {
     let window = PowerWindow::below(max).unwrap();
     let (significand, exponent) = parts(max);
     let top = (exponent + 127 - significand.leading_zeros() as i32).max(-126);
-    let lowest = if top - 21 < -126 { -149 } else { top - 21 };
+    let lowest = if top - 21 <= -126 { -149 } else { top - 21 };
     let mut expected = PowerSums::default();
     for &v in x {
         let (m, e) = parts(v);

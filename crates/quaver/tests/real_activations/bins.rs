@@ -233,7 +233,7 @@ const AROUND: usize = 3;
 pub(crate) fn check_entropy(
     a: &Activation,
     chosen: ValueRange,
-    exhaustive: bool,
+    all_pairs: bool,
     target: Target,
     place: &str,
 ) {
@@ -249,7 +249,7 @@ pub(crate) fn check_entropy(
         .flat_map(|i| (1..=PLANE).map(move |j| (i, j)))
         .map(|(i, j)| (below * i / PLANE, above * j / PLANE));
     bins.check_pairs(ours, plane, place);
-    if exhaustive {
+    if all_pairs {
         let near = |end: f32, all| {
             let edges = bins.edges(end, all);
             edges.start().saturating_sub(AROUND)..=(edges.end() + AROUND).min(all)

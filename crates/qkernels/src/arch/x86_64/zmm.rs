@@ -315,7 +315,8 @@ impl Lanes for Bf16Lanes {
             _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(UPPER)))
         }
     }
-    /// Pairs that were read the compiler would keep for their seconds, and sums be in memory.
+    /// Hides that the address is the same: the compiler would keep the pairs that it has read, and
+    /// put sums into memory instead.
     #[inline(always)]
     unsafe fn again(mut p: *const u16) -> *const u16 {
         // SAFETY: no instruction.

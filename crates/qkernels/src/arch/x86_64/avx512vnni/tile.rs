@@ -136,9 +136,8 @@ impl Avx512Vnni {
             let row = scaling.rows.map(|rows| rows[r]);
             let sums = &sums[r * (width / CHUNK)..];
             for (v, (out, sums)) in out.zip(sums).enumerate() {
-                let at = CHUNK * v;
                 // The plan pads every array to whole chunks.
-                let chunk = |from: &[f32]| [from[at..].first_chunk().copied().unwrap_or_default()];
+                let chunk = |from: &[f32]| [from.as_chunks().0[v]];
                 let (scale, bias) = (chunk(scaling.scale), scaling.bias.map(chunk));
                 let mask = u16::MAX >> (CHUNK - out.len() / steps.size());
                 // SAFETY: `self` proves the instructions, and the mask keeps to the elements of
@@ -274,9 +273,10 @@ unsafe fn put<const V: usize, const PART: bool>(
 ) {
     const { assert!(!PART || V == 1) };
     // `vmaxps` and `vminps` give the second operand where one is NaN.
-    let clamp = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
+    let clamped =
+        |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
     let floats = |limits: Option<(f32, f32)>| match limits {
-        Some((lo, hi)) => scaled.map(|v| clamp(v, lo, hi)),
+        Some((lo, hi)) => scaled.map(|v| clamped(v, lo, hi)),
         None => scaled.map(|v| {
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
             _mm512_mask_blend_ps(nan, v, _mm512_set1_ps(f32::NAN))
@@ -287,7 +287,7 @@ unsafe fn put<const V: usize, const PART: bool>(
         match *steps {
             Steps::Sums => {
                 for (v, &sums) in sums.iter().enumerate() {
-                    let out = out.add(64 * v).cast();
+                    let out = out.add(4 * CHUNK * v).cast();
                     if PART {
                         _mm512_mask_storeu_epi32(out, mask, sums);
                     } else {
@@ -297,7 +297,7 @@ unsafe fn put<const V: usize, const PART: bool>(
             }
             Steps::Floats { clamp } => {
                 for (v, floats) in floats(clamp).into_iter().enumerate() {
-                    let out = out.add(64 * v).cast();
+                    let out = out.add(4 * CHUNK * v).cast();
                     if PART {
                         _mm512_mask_storeu_ps(out, mask, floats);
                     } else {
@@ -308,7 +308,7 @@ unsafe fn put<const V: usize, const PART: bool>(
             Steps::F16 { clamp } => {
                 for (v, floats) in floats(clamp).into_iter().enumerate() {
                     let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(floats);
-                    let out = out.add(32 * v);
+                    let out = out.add(2 * CHUNK * v);
                     if PART {
                         _mm256_mask_storeu_epi16(out.cast(), mask, half);
                     } else {
@@ -322,11 +322,11 @@ unsafe fn put<const V: usize, const PART: bool>(
                 lo, hi, zero_point, ..
             } => {
                 for (v, scaled) in scaled.into_iter().enumerate() {
-                    let v_round = _mm512_add_ps(clamp(scaled, lo, hi), _mm512_set1_ps(ROUND));
-                    let q = _mm512_castps_si512(v_round);
+                    let rounded = _mm512_add_ps(clamped(scaled, lo, hi), _mm512_set1_ps(ROUND));
+                    let q = _mm512_castps_si512(rounded);
                     let q =
                         _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(zero_point)));
-                    let out = out.add(16 * v);
+                    let out = out.add(CHUNK * v);
                     if PART {
                         _mm_mask_storeu_epi8(out.cast(), mask, q);
                     } else {
