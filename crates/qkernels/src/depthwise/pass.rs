@@ -269,8 +269,10 @@ pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish>(
                 [lanes.splat(s.fill); 4]
             }
         };
-        let weights: [[L::Vector; 4]; STREAMED] =
-            core::array::from_fn(|t| quad(lanes, p.weights.add(t * p.rows * size), L::WORDS));
+        let mut weights = [[lanes.splat(0); 4]; STREAMED];
+        for (t, weights) in weights.iter_mut().enumerate() {
+            *weights = quad(lanes, p.weights.add(t * p.rows * size), L::WORDS);
+        }
         let mut x = s.first;
         let mut left = column(x);
         for i in 0..p.count {
@@ -333,8 +335,16 @@ unsafe fn sums<L: DepthwiseLanes, const R: usize, const U: usize, const Z: bool>
 /// `p` is valid for reads of `3 · run + WORDS` elements.
 #[inline(always)]
 unsafe fn quad<L: DepthwiseLanes>(lanes: L, p: *const i32, run: usize) -> [L::Vector; 4] {
-    // SAFETY: as promised by the caller.
-    core::array::from_fn(|j| unsafe { lanes.load(p.add(j * run)) })
+    // SAFETY: as promised by the caller. Written out: a closure is at times compiled outside of the
+    // tier's door.
+    unsafe {
+        [
+            lanes.load(p),
+            lanes.load(p.add(run)),
+            lanes.load(p.add(2 * run)),
+            lanes.load(p.add(3 * run)),
+        ]
+    }
 }
 
 /// Adds `−Z_w · Σ x` of the window to the sums.

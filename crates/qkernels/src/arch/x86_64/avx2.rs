@@ -14,7 +14,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{depthwise, tier, ymm};
+use super::{tier, ymm};
 use crate::outliers::{Find, Outliers};
 use crate::select::VisitKernel;
 
@@ -22,7 +22,7 @@ tier! {
     /// The proof that AVX2, FMA and F16C run.
     Avx2, "avx2,fma,f16c", ["avx2", "fma", "f16c"], has [Bits256],
     ymm::Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
-    depthwise::Ymm;
+    ymm::depthwise::Ymm;
 
     fn outliers(self, packed: &[i8], k: usize, n: usize) -> Option<Outliers> {
         self.enter(Find::<ymm::Bytes>::new(packed, k, n))

@@ -11,7 +11,7 @@ use half::bf16;
 
 use super::avx512vnni::{Avx512Vnni, Words};
 use super::zmm::sums_of_f32;
-use super::{depthwise, tier, zmm};
+use super::{tier, zmm};
 use crate::arch::tile::{Convert, Lanes, kernel};
 use crate::{Lhs, Operand};
 
@@ -21,7 +21,7 @@ tier! {
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16", ["avx512bf16"],
     has [Bits256, Bits512, Vnni512],
     Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, Bf16Pairs, zmm::Elementwise,
-    depthwise::Zmm<true>;
+    zmm::depthwise::Zmm<true>;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

@@ -13,14 +13,14 @@
 
 use core::arch::x86_64::*;
 
-use super::{depthwise, tier, zmm};
+use super::{tier, zmm};
 
 tier! {
     /// The proof that AVX-512 F, BW, DQ and VL run.
     Avx512Bw, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl",
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"], has [Bits256, Bits512],
     zmm::Bytes, zmm::Words, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
-    depthwise::Zmm<false>;
+    zmm::depthwise::Zmm<false>;
 
     #[inline(always)]
     fn int8_limit(self, iterations: u64) -> u64 {

@@ -3,7 +3,7 @@
 //! least as fast.
 
 use super::vnni256::{self, Evex};
-use super::{depthwise, tier, ymm};
+use super::{tier, ymm};
 use crate::Lhs;
 use crate::arch::tile::kernel;
 
@@ -12,7 +12,7 @@ tier! {
     Avx512Vl, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni",
     ["avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512vnni"], has [Bits256],
     Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
-    depthwise::Ymm;
+    ymm::depthwise::Ymm;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

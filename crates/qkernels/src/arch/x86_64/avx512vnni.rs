@@ -10,7 +10,7 @@ mod tile;
 use core::arch::x86_64::*;
 
 use super::zmm::{int16, sums_of_i32};
-use super::{Vnni512, depthwise, tier, zmm};
+use super::{Vnni512, tier, zmm};
 use crate::Lhs;
 use crate::Operand;
 use crate::arch::tile::{Convert, Lanes, kernel};
@@ -21,7 +21,7 @@ tier! {
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"],
     has [Bits256, Bits512, Vnni512],
     Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
-    depthwise::Zmm<true>;
+    zmm::depthwise::Zmm<true>;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

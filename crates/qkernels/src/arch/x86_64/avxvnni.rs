@@ -2,7 +2,7 @@
 //! Lake and later, Sierra Forest). What it computes is in [`vnni256`](super::vnni256).
 
 use super::vnni256::{self, Vex};
-use super::{depthwise, tier, ymm};
+use super::{tier, ymm};
 use crate::Lhs;
 use crate::arch::tile::kernel;
 
@@ -11,7 +11,7 @@ tier! {
     AvxVnni, "avx2,fma,f16c,avxvnni",
     ["avx2", "fma", "f16c", "avxvnni"], has [Bits256],
     Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
-    depthwise::Ymm;
+    ymm::depthwise::Ymm;
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

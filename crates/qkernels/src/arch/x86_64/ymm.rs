@@ -4,6 +4,7 @@
 //! `vfmadd231ps`: 16 operations, latency 4; two a cycle on Zen 2 to 5 and on Haswell and later.
 
 mod bytes;
+pub(super) mod depthwise;
 mod elementwise;
 mod split;
 

@@ -3,6 +3,7 @@
 //! `vpdpwssd` (VNNI): 64 operations on pairs of i16. `vfmadd231ps`: 32 operations, latency 4; one
 //! a cycle on Zen 4, two on Zen 5. `vdpbf16ps`: 64 operations, one a cycle on Zen 4.
 
+pub(super) mod depthwise;
 mod elementwise;
 
 use core::arch::asm;
