@@ -57,8 +57,8 @@ impl Normalized {
         let found = fold_all(&mut model)?;
         let folded = Network::new(&model)?;
         let mut layers = vec![None; folded.layers.len()];
-        for (node, unfolded) in found {
-            let at = folded.layers.iter().position(|l| l.node == node);
+        for (value, unfolded) in found {
+            let at = folded.layers.iter().position(|l| l.value == value);
             if let Some(slot) = at.and_then(|i| layers.get_mut(i)) {
                 *slot = Some(unfolded);
             }
@@ -145,10 +145,7 @@ pub fn insert(model: &Model, samples: &Samples) -> Result<Model, TrainError> {
     let mut names = graph.names();
     let layers = network.layers.iter().zip(&normalized.layers).zip(&seen.0);
     for ((layer, own), moments) in layers {
-        let node = graph
-            .nodes
-            .iter()
-            .position(|n| n.display_name() == layer.node);
+        let node = graph.producer(&layer.value);
         let Some(i) = node.filter(|&i| own.is_none() && graph.nodes[i].is("Conv")) else {
             continue;
         };
@@ -157,9 +154,7 @@ pub fn insert(model: &Model, samples: &Samples) -> Result<Model, TrainError> {
             .iter()
             .map(|&v| (f64::from(v) + f64::from(EPSILON)).sqrt() as f32)
             .collect();
-        let Some(value) = graph.nodes[i].output(0).map(str::to_owned) else {
-            continue;
-        };
+        let value = &layer.value;
         // Keeps the layer's name where it is that of the value.
         graph.nodes[i].name.clone_from(&layer.node);
         let before = names.fresh(&format!("{value}.unnormalized"));
@@ -176,7 +171,7 @@ pub fn insert(model: &Model, samples: &Samples) -> Result<Model, TrainError> {
             inputs.push(name);
         }
         graph.nodes[i].outputs = vec![before];
-        let norm = Node::new(&*node, "BatchNormalization", inputs, [&*value]);
+        let norm = Node::new(&*node, "BatchNormalization", inputs, [&**value]);
         let norm = norm.with_attribute("epsilon", Attribute::Float(EPSILON));
         graph.nodes.insert(i + 1, norm);
     }
@@ -255,7 +250,7 @@ impl Operands for Statistics {
 }
 
 /// Folds each batch normalization into the convolution that it follows. Returns what they were
-/// before, by the convolution's name, in the order of folding.
+/// before, by the value that convolution and normalization become, in the order of folding.
 pub(crate) fn fold_all(model: &mut Model) -> Result<Vec<(String, Unfolded)>, TrainError> {
     let graph = &mut model.graph;
     let mut found = Vec::new();
@@ -305,10 +300,8 @@ pub(crate) fn fold_all(model: &mut Model) -> Result<Vec<(String, Unfolded)>, Tra
         node_before.inputs = vec![node_before.inputs[0].clone(), weights, biases];
         node_before.outputs.clone_from(&node.outputs);
         node_before.outputs.truncate(1);
-        found.push((
-            node_before.display_name().to_owned(),
-            Unfolded { weight, norm },
-        ));
+        let value = node_before.output(0).unwrap_or_default().to_owned();
+        found.push((value, Unfolded { weight, norm }));
         graph.nodes.remove(i);
         graph.remove_dead();
     }

@@ -12,8 +12,9 @@ use crate::ops::read;
 use crate::quantized::{LayerQuantizers, Width, cover};
 use crate::{Network, TrainError};
 
-/// The methods that are tried on a network that is not trained further. `lsq` is left out, for it
-/// is where training starts and no optimum.
+/// The methods that are tried on a network that is not trained further. Two of qcalib's are left
+/// out: `lsq`, which is where training starts and no optimum, and `entropy-all`, which chooses what
+/// `entropy` does, for inputs are not negative and have one end to choose.
 pub const METHODS: [Method; 8] = [
     Method::MinMax,
     Method::MovingAverage,
@@ -151,13 +152,13 @@ pub(crate) fn current(schedule: &Schedule) -> Result<Quantizer, TrainError> {
     Ok(Quantizer::from_params(params)?)
 }
 
-/// The quantizers of all weights by a method of calibration; [`Method::Entropy`] covers them
-/// wholly, for the few weights of a channel have no distribution that it could keep.
+/// The quantizers of all weights by a method of calibration; [`Method::Entropy`] and
+/// [`Method::EntropyAll`] cover them wholly, for the few weights of a channel have no distribution that it could keep.
 ///
 /// # Errors
 ///
 /// Those of the method; [`TrainError::Setting`] for other than 4 or 8 bits unless the method is
-/// [`Method::MinMax`] or [`Method::Entropy`], which any width has.
+/// [`Method::MinMax`] or one of those two, which any width has.
 pub fn weights(
     network: &Network,
     method: Method,
@@ -173,7 +174,7 @@ pub fn weights(
     let layers = network.layers.iter();
     layers
         .map(|l| match (method, dtype) {
-            (Method::MinMax | Method::Entropy, _) => {
+            (Method::MinMax | Method::Entropy | Method::EntropyAll, _) => {
                 cover(&l.weight, &l.shape, levels, granularity)
             }
             (_, Some(dtype)) => {
@@ -190,7 +191,7 @@ pub fn weights(
             (_, None) => Err(TrainError::Setting {
                 argument: "bits of weights",
                 given: width.weights.to_string(),
-                allowed: "4 or 8 for methods other than minmax and entropy",
+                allowed: "4 or 8 for methods other than minmax, entropy and entropy-all",
             }),
         })
         .collect()

@@ -100,11 +100,8 @@ pub fn model(network: &Network, quantizers: &[LayerQuantizers]) -> Result<Model,
             of_weight.set_attribute("axis", Attribute::Int(0));
         }
         graph.nodes.push(of_weight);
-        let product = graph
-            .nodes
-            .iter_mut()
-            .find(|n| n.display_name() == layer.node);
-        if let Some(node) = product {
+        let product = graph.producer(&layer.value);
+        if let Some(node) = product.and_then(|i| graph.nodes.get_mut(i)) {
             node.inputs.truncate(1);
             node.inputs.extend([weight, bias]);
         }

@@ -10,7 +10,7 @@
 //! | [`Normalized`] | the same with its batch normalizations apart, and [how to insert them](batch_norm::insert) |
 //! | [`graph`] | the forward pass on candle; [`graph::Operands`] decides what happens to operands |
 //! | [`ops`] | fake quantization with qcalib's gradients, and convolutions, as candle operators |
-//! | [`calibrate`] | quantizers without training, by each method of calibration |
+//! | [`calibrate`] | quantizers without training, by a method of calibration |
 //! | [`train`] | training with fake quantization and batch statistics: observe, adapt, freeze |
 //! | [`export`] | the result as a standard ONNX file |
 //! | [`corrections`] | bias correction, equalization, smoothing: what each is worth |

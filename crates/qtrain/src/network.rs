@@ -36,7 +36,7 @@ pub enum Passing {
 /// A convolution or matrix product with its bias and rectifier, and what comes before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
-    /// The node that computes the product.
+    /// The node that computes the product; several may have the same name.
     pub node: String,
     /// What the input passes through first.
     pub before: Vec<Passing>,
@@ -53,6 +53,9 @@ pub struct Layer {
     ///
     /// [`before`]: Self::before
     pub(crate) source: String,
+    /// The value of the graph that the product becomes. It tells layers apart, as names of nodes
+    /// need not.
+    pub(crate) value: String,
 }
 
 impl Layer {
@@ -315,5 +318,6 @@ fn product(model: &Model, node: &Node) -> Result<Layer, TrainError> {
         bias,
         relu: false,
         source: String::new(),
+        value: node.output(0).unwrap_or_default().to_owned(),
     })
 }

@@ -17,9 +17,9 @@
 //! them. Weights are folded by the *running* ones before they are quantized, so that the integers do
 //! not jitter from batch to batch; their products are corrected to the batch's: times
 //! `√(σ² + ε) / √(σ_B² + ε)`, plus `β − γ · μ_B / √(σ_B² + ε)`
-//! ([`Correction`](qcalib::train::Correction); Krishnamoorthi 2018, §3.2.2). `μ_B` and `σ_B` are those of the products of the
-//! float weights with the quantized inputs: the statistics of quantized products know nothing of a
-//! channel whose weights all round to zero. Where ranges are frozen, so are the normalizations: the
+//! ([`Correction`](qcalib::train::Correction); Krishnamoorthi 2018, §3.2.2). `μ_B` and `σ_B` are
+//! those of the products of the float weights with the quantized inputs: the statistics of
+//! quantized products know nothing of a channel whose weights all round to zero. Where ranges are frozen, so are the normalizations: the
 //! running statistics stay, and the correction is gone, as in the file that is written.
 //!
 //! The loss is the cross entropy of the labels plus [`distill`](TrainOptions::distill) times the

@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{small_model, small_samples};
+use common::{drawn, small_model, small_samples};
 use qcalib::Method;
 use qcalib::train::{BatchNorm, Phase};
-use qmodel::{Model, Node, Tensor};
+use qformat::Granularity;
+use qmodel::{Attribute, Model, Node, Tensor};
 use qtrain::data::{self, Samples};
 use qtrain::evaluate::{logits, score};
 use qtrain::graph::{Float, Graph};
@@ -127,6 +128,58 @@ fn a_file_with_normalizations_is_read_apart() {
     assert_ne!(again.weight, own.weight);
     let (w, _) = again.norm.fold(&again.weight, &[4, 1, 3, 3], None).unwrap();
     assert_eq!(w, twice.folded().layers[0].weight);
+}
+
+/// [`small_model`] with a second convolution behind the first, of this name.
+fn two_convolutions(second: &str) -> Model {
+    let mut model = small_model(false);
+    let graph = &mut model.graph;
+    let filters: Vec<f32> = drawn(4 * 4 * 9, 11).iter().map(|v| v * 0.3).collect();
+    graph.set_initializer("conv2.w", Tensor::new(&[4, 4, 3, 3], filters).unwrap());
+    graph.set_initializer("conv2.b", Tensor::vector(vec![0.1f32, 0.0, -0.1, 0.2]));
+    let conv = Node::new(second, "Conv", ["r", "conv2.w", "conv2.b"], ["c2"]);
+    let pads = Attribute::Ints(vec![1; 4]);
+    let pool = graph.nodes.iter().position(|n| n.name == "pool").unwrap();
+    graph.nodes[pool].inputs = vec!["r3".into()];
+    graph.nodes.insert(pool, conv.with_attribute("pads", pads));
+    let relu = Node::new("r3", "Relu", ["c2"], ["r3"]);
+    graph.nodes.insert(pool + 1, relu);
+    graph.validate().unwrap();
+    model
+}
+
+#[test]
+fn layers_of_equal_names_are_told_apart() {
+    let samples = small_samples(30, 1);
+    let read = |second| {
+        let model = two_convolutions(second);
+        let with = batch_norm::insert(&model, &samples).unwrap();
+        assert_eq!(norms_in(&with), 2);
+        let network = Network::new(&model).unwrap();
+        let after = export::run(&network, &with, &samples).unwrap();
+        assert!(apart(&after, &float(&network, &samples)) < 1e-5);
+        (network, Normalized::new(&with).unwrap())
+    };
+    let (_, unique) = read("other");
+    let (network, equal) = read("conv");
+    let names: Vec<&str> = network.layers.iter().map(|l| l.node.as_str()).collect();
+    assert_eq!(names, ["conv", "conv", "a", "b"]);
+    // Both normalizations are found, each with its own convolution's weights.
+    assert_eq!(equal.layers(), unique.layers());
+    for (layer, own) in network.layers.iter().zip(equal.layers()).take(2) {
+        assert_eq!(own.as_ref().unwrap().weight, layer.weight);
+    }
+    // What is written has each layer's own weights, too.
+    let network = equal.folded();
+    let (width, weights) = (Width::W4A4, Granularity::PerTensor);
+    let q = calibrate::quantize(network, &samples, Method::MinMax, width, weights).unwrap();
+    let graph = Graph::new(network).unwrap();
+    let ours = logits(&graph, &samples, &mut Fixed(&q)).unwrap();
+    let written = export::model(network, &q).unwrap();
+    let theirs = export::run(network, &written, &samples).unwrap();
+    let near = ours.iter().zip(&theirs);
+    let near = near.filter(|(a, b)| (*a - *b).abs() < 1e-4);
+    assert!(near.count() * 100 >= ours.len() * 97);
 }
 
 fn options() -> TrainOptions {

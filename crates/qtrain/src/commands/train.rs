@@ -19,8 +19,10 @@ use super::{
 
 /// Train the digit classifier with 4-bit weights and activations, and compare with not training.
 ///
-/// First the float network is quantized without training, by every method of calibration, with one
-/// scale a weight and with one an output channel. Then it is trained for a few epochs with fake
+/// First the float network is quantized without training, by eight methods of calibration (all but
+/// `lsq`, which is where training starts and no optimum, and `entropy-all`, which chooses what
+/// `entropy` does where values are not negative), with one scale a weight and with one an output
+/// channel. Then it is trained for a few epochs with fake
 /// quantization, starting from the method that does best on 500 held-out training digits, which
 /// also rate the epochs. All else that is printed is measured on 1,000 test digits, by which nothing
 /// is chosen. At last the network becomes a QDQ model, which must predict the same in quaver's

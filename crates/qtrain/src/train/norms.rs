@@ -78,6 +78,12 @@ impl Norm {
     }
 
     /// `w · γ / √(σ² + ε)`, by the running statistics.
+    ///
+    /// Gradients pass through, so it is f32 and rounded three times: `1 / √(σ² + ε)`, which is f64
+    /// until then, times `γ`, times `w`. [`BatchNorm::fold`], by which epochs are rated and the file
+    /// is written, is f64 and rounded once. The two are within `2⁻²²` of each other, relatively; of
+    /// a weight so near the middle between two steps, training and file may have integers that
+    /// differ by one.
     fn fold(&self, w: &Tensor) -> Result<Tensor, TrainError> {
         let factor = (&*self.gamma * self.tensor(self.deviation().map(f64::recip))?)?;
         let mut along = vec![1; w.rank()];

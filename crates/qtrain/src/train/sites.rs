@@ -77,7 +77,8 @@ impl Sites {
         }
         for (i, q) in now.iter_mut().enumerate() {
             if let Some([weight, input]) = self.learned.get(i) {
-                // The same operation as in training, so the same bits.
+                // The same operation as in training, so the same bits: of scales. What is divided
+                // by them is not, where normalizations are folded (see `Norm::fold`).
                 for (q, ln) in [(&mut q.weight, weight), (&mut q.input, input)] {
                     let zeros = q.zero_points().to_vec();
                     q.set(ln.exp()?.to_vec1()?, zeros)?;
