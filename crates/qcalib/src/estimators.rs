@@ -1,8 +1,7 @@
-//! The estimators, one file each.
+//! The estimators, one file each; a folder has the parts of a large one.
 
 mod aciq;
 mod counts;
-mod divergence;
 mod entropy;
 mod log;
 mod lsq_init;

@@ -408,6 +408,21 @@ fn tensorflow_nudged_ranges() {
     }
 }
 
+/// What `ChooseQuantizationParams` of TensorFlow Lite answers for integers of 8 and 16 bits, signed
+/// or not, narrow or not.
+#[test]
+fn tensorflow_lite_chosen_parameters() {
+    for row in rows(&fixture("tflite.json"), "params") {
+        let number = |i: usize| row[i].as_i64().unwrap();
+        let end = |i: usize| f32::from_bits(number(i) as u32);
+        let (min, max) = (end(2), end(3));
+        let (low, high) = (number(0) as i32, number(1) as i32);
+        let found = tflite::nudged(ValueRange { min, max }, low, high).unwrap();
+        assert_eq!(found.scale.to_bits(), number(4) as u32, "{row}: {found:?}");
+        assert_eq!(i64::from(found.zero_point), number(5), "{row}: {found:?}");
+    }
+}
+
 /// What the interpreter of TensorFlow Lite gives a row of activations that it quantizes itself.
 #[test]
 fn tensorflow_lite_parameters_at_run_time() {

@@ -1,15 +1,16 @@
 //! The range whose quantized distribution says most about the original.
 
 mod all_pairs;
+mod divergence;
 mod search;
 
 use alloc::vec::Vec;
 use qformat::Scheme;
 
 use self::all_pairs::best_pair;
+use self::divergence::Line;
 use self::search::{best_end, best_ends};
 use super::counts::Counts;
-use super::divergence::Line;
 use crate::{CalibError, Estimator, Record, Target, ValueRange};
 
 /// The range with the least Kullback-Leibler divergence between the distribution of the values

@@ -14,7 +14,7 @@
 
 use alloc::vec::Vec;
 
-use super::super::divergence::{Line, SLACK, Side};
+use super::divergence::{Line, SLACK, Side};
 
 /// The pair of ends, counted in bins from zero outwards, with the least divergence of all pairs with
 /// at least `levels` bins between them; `known` is one of them, or the widest. `below` bins of the

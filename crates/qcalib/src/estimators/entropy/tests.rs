@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use super::super::divergence::EPSILON;
+use super::divergence::EPSILON;
 use super::*;
 use alloc::format;
 use proptest::prelude::*;

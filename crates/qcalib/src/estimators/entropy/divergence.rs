@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::log::ln;
+use crate::estimators::log::ln;
 
 /// Share of the even distribution in `Q`.
 pub(super) const EPSILON: f64 = 1e-4;
