@@ -60,7 +60,7 @@ use crate::{CalibError, Estimator, Record, Target, ValueRange};
 /// The first is printed by `cargo test --release -p qcalib --lib the_search -- --nocapture`, the
 /// second by `cargo test -p quaver --test real_activations the_search -- --nocapture`, the third by
 /// `cargo run --release -p qcalib --example figures`. Ragged histograms, in which many pairs are
-/// nearly as good as the best, take longer: those six took 1 to 380 ms on a busy machine.
+/// nearly as good as the best, take longer: `cargo xtask bench calib` has one of 60 ms.
 ///
 /// The range is in the unit of the values. It always has at least `L` bins. With no more bins than
 /// levels (16-bit targets, say) nothing is lost inside any range, and the observed range is the
