@@ -1,5 +1,6 @@
 //! `cargo xtask sanitize`: the kernels' tests under `AddressSanitizer`.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,6 +34,16 @@ pub(crate) struct Args {
     /// What test programs are given: parts of the names of tests, or their options.
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
+}
+
+/// The features of the kernels that switch these tiers on, and what their tests need beside them.
+fn features(tiers: &[&str]) -> String {
+    let gates = tiers::TIERS
+        .iter()
+        .filter(|tier| tiers.contains(&tier.name))
+        .filter_map(|tier| tier.feature);
+    let features: BTreeSet<&str> = ["std", "rayon"].into_iter().chain(gates).collect();
+    Vec::from_iter(features).join(",")
 }
 
 /// The toolchain that is taken if none is named.
@@ -81,7 +92,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
             "--quiet",
             "--package",
             "qkernels",
+            "--no-default-features",
+            "--features",
+            &features(&tiers),
         ])
+        // Instrumented code of tiers that do not run here would take longer to build than the rest to
+        // run, and optimising it further finds nothing more.
+        .args(["--config", "profile.dev.package.qkernels.opt-level=1"])
+        .args(["--config", "profile.dev.debug=false"])
         // With a target named, build scripts and macros of the compiler are left as they are.
         .args([
             "--lib",
