@@ -234,6 +234,13 @@ proptest! {
     }
 }
 
+/// Whether the processor multiplies two f32 into f64: qemu 7.2 does not as s390x (`mdebr`), and
+/// the sums that are compared are made of such products there.
+fn widening_products_are_right() -> bool {
+    let [x, y] = std::hint::black_box([1.0f32, 1.5]).map(f64::from);
+    x * y == 1.5
+}
+
 proptest! {
     #![proptest_config(cases(64))]
 
@@ -262,6 +269,10 @@ proptest! {
     /// Floats of any bits, in the lanes and the tree of the contract.
     #[test]
     fn dots_of_floats_have_one_order(n in 0usize..700, wild in any::<bool>(), seed in any::<u64>()) {
+        if !widening_products_are_right() {
+            std::println!("dots of floats: NOT TESTED, the emulator multiplies f32 into f64 wrongly");
+            return Ok(());
+        }
         fn check<F: crate::HalfFloat>(a: &[F], b: &[F]) {
             let mut lanes = [0f32; 64];
             for (i, (a, b)) in a.iter().zip(b).enumerate() {
