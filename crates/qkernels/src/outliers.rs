@@ -34,7 +34,7 @@ const MOST: i32 = 128;
 
 /// Quads among which partners are looked for. Half of it splits a tenth more weights; the search takes
 /// time in proportion.
-const WINDOW: usize = 128;
+pub(crate) const WINDOW: usize = 128;
 
 /// If more weights of a hundred were split, all stay together: at 5 the products of outliers take about
 /// a third of the time, at 8 as much as is won.

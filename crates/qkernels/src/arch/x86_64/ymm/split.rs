@@ -4,15 +4,19 @@
 //! (`vpaddw`), then `vpmaddwd` by ones adds neighbours into i32 and `vpaddd` adds them to the sums:
 //! 128 operations in five instructions, three of which share two multipliers (Zen 4; latencies 3, 1,
 //! 3, 1). That would be 316 GOP/s at 3.7 GHz; 278 are reached, and 220 to 235 with the outliers,
-//! where `vpmaddwd` alone has 176 of 188. Exact: no sum saturates or wraps, because the weights
-//! were split so that none can ([`crate::outliers`]).
+//! where `vpmaddwd` alone has 176 of 188; on Zen 3 at 3.2 GHz 245 of 277, 185 to 200 with the
+//! outliers, and 150 of 166. Exact: no sum saturates or wraps, because the weights were split so
+//! that none can ([`crate::outliers`]).
 //!
 //! Outliers are multiplied by the same instructions, eight rows of A at a time and column by
 //! column: A is interleaved, so that eight rows of one quad of K are a vector.
 //!
-//! Tried on Zen 4: B in registers is 9 % slower than B as an operand in memory, tiles of 8 × 8 13 %;
-//! sums of outliers in registers 6 % (a mispredicted branch a column), quads in the order of K,
-//! which makes three times as many outliers, 10 %.
+//! Half of B is in registers, half an operand in memory. Alone on a core of Zen 3 that is 1 to 2 %
+//! faster than all of it in memory and 9 % than all of it in registers; where another program
+//! shares the core, its loads are what is short, and it is 16 to 35 % faster than all in memory.
+//!
+//! Tried on Zen 4: tiles of 8 × 8 are 13 % slower, sums of outliers in registers 6 % (a mispredicted
+//! branch a column), quads in the order of K, which makes three times as many outliers, 10 %.
 //!
 //! [`Outliers`]: crate::outliers::Outliers
 
@@ -21,9 +25,10 @@ use core::mem::MaybeUninit;
 
 use super::Narrow;
 use crate::Operand;
+use crate::arch::prefetch;
 use crate::arch::x86_64::Bits256;
 use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
-use crate::outliers::{Group, MAX_DEPTH, QUAD};
+use crate::outliers::{Group, MAX_DEPTH, QUAD, WINDOW};
 
 /// The kernel; a value is the proof that AVX2 runs.
 #[derive(Clone, Copy)]
@@ -88,7 +93,12 @@ impl Microkernel for Split {
         let outliers = b.outliers().expect("the driver gives them to this kernel");
         let step = QUAD * b.width();
         assert!(b.width() == outliers.width() && b.data().len() == outliers.quads() * step);
-        for (to, &q) in to.chunks_exact_mut(step).zip(outliers.order()) {
+        // The order of quads is not one that the processor foresees: each window of them is asked for
+        // while the one before it is read.
+        let data = b.data().as_ptr();
+        prefetch(data, b.data().len().min(WINDOW * step));
+        for (i, (to, &q)) in to.chunks_exact_mut(step).zip(outliers.order()).enumerate() {
+            prefetch(data.wrapping_add((WINDOW + i) * step), step);
             let from = &b.data()[usize::from(q) * step..][..step];
             // SAFETY: `self` proves the instructions, and both have `step` bytes.
             unsafe {
@@ -379,15 +389,17 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Raw, order: *const u16, st
         let mut late = [_mm256_setzero_si256(); V];
         for pair in 0..t.groups / 2 {
             let a = [quad(2 * pair), quad(2 * pair + 1)];
-            late = two_quads::<0, V>(&mut acc[R - 1], late, a, b, ones);
+            let second = b.add(8 * V * QUAD);
+            let firsts = [b, second].map(|b| _mm256_loadu_si256(b.cast()));
+            late = two_quads::<0, V>(&mut acc[R - 1], late, a, b, firsts, ones);
             if R > 1 {
-                late = two_quads::<1, V>(&mut acc[0], late, a, b, ones);
+                late = two_quads::<1, V>(&mut acc[0], late, a, b, firsts, ones);
             }
             if R > 2 {
-                late = two_quads::<2, V>(&mut acc[1 % R], late, a, b, ones);
+                late = two_quads::<2, V>(&mut acc[1 % R], late, a, b, firsts, ones);
             }
             if R > 3 {
-                late = two_quads::<3, V>(&mut acc[2 % R], late, a, b, ones);
+                late = two_quads::<3, V>(&mut acc[2 % R], late, a, b, firsts, ones);
             }
             b = b.add(2 * 8 * V * QUAD);
         }
@@ -413,9 +425,10 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Raw, order: *const u16, st
     }
 }
 
-/// The products of two quads of row `R` with B, and `acc += late`: in this order, and with B in
-/// memory. The compiler would keep B in registers, and lack those for products under way; additions
-/// to a row wait for the next row's multiplications, which gains a hundredth.
+/// The products of two quads of row `R` with B, and `acc += late`: in this order, so that additions
+/// to a row wait for the next row's multiplications, and with half of B in registers. The compiler
+/// would keep all of it there, and lack registers for products under way; from memory alone, loads
+/// are as many as multiplications have time for.
 ///
 /// # Safety
 ///
@@ -427,6 +440,7 @@ unsafe fn two_quads<const R: usize, const V: usize>(
     late: [__m256i; V],
     a: [*const u8; 2],
     b: *const i8,
+    [first, second]: [__m256i; 2],
     ones: __m256i,
 ) -> [__m256i; V] {
     const { assert!(V == 1 || V == 2) };
@@ -437,29 +451,30 @@ unsafe fn two_quads<const R: usize, const V: usize>(
         if V == 2 {
             core::arch::asm!(
                 "vpbroadcastd {p1}, [{a0} + {row}]",
-                "vpbroadcastd {q1}, [{a1} + {row}]",
-                "vpmaddubsw {p0}, {p1}, [{b}]",
+                "vpbroadcastd {q}, [{a1} + {row}]",
+                "vpmaddubsw {p0}, {p1}, {first}",
                 "vpmaddubsw {p1}, {p1}, [{b} + 32]",
-                "vpmaddubsw {q0}, {q1}, [{b} + 64]",
-                "vpmaddubsw {q1}, {q1}, [{b} + 96]",
-                "vpaddw {p0}, {p0}, {q0}",
-                "vpaddw {p1}, {p1}, {q1}",
-                "vpmaddwd {p0}, {p0}, {ones}",
-                "vpmaddwd {p1}, {p1}, {ones}",
                 "vpaddd {acc0}, {acc0}, {late0}",
                 "vpaddd {acc1}, {acc1}, {late1}",
+                "vpmaddubsw {late0}, {q}, {second}",
+                "vpmaddubsw {q}, {q}, [{b} + 96]",
+                "vpaddw {p0}, {p0}, {late0}",
+                "vpaddw {p1}, {p1}, {q}",
+                "vpmaddwd {p0}, {p0}, {ones}",
+                "vpmaddwd {p1}, {p1}, {ones}",
                 p0 = out(ymm_reg) products[0],
                 p1 = out(ymm_reg) products[V - 1],
-                q0 = out(ymm_reg) _,
-                q1 = out(ymm_reg) _,
+                q = out(ymm_reg) _,
                 a0 = in(reg) a[0],
                 a1 = in(reg) a[1],
                 row = const R * QUAD,
                 b = in(reg) b,
+                first = in(ymm_reg) first,
+                second = in(ymm_reg) second,
                 ones = in(ymm_reg) ones,
                 acc0 = inout(ymm_reg) acc[0],
                 acc1 = inout(ymm_reg) acc[V - 1],
-                late0 = in(ymm_reg) late[0],
+                late0 = inout(ymm_reg) late[0] => _,
                 late1 = in(ymm_reg) late[V - 1],
                 options(pure, readonly, nostack, preserves_flags)
             );
@@ -468,8 +483,8 @@ unsafe fn two_quads<const R: usize, const V: usize>(
         core::arch::asm!(
             "vpbroadcastd {p}, [{a0} + {row}]",
             "vpbroadcastd {q}, [{a1} + {row}]",
-            "vpmaddubsw {p}, {p}, [{b}]",
-            "vpmaddubsw {q}, {q}, [{b} + 32]",
+            "vpmaddubsw {p}, {p}, {first}",
+            "vpmaddubsw {q}, {q}, {second}",
             "vpaddw {p}, {p}, {q}",
             "vpmaddwd {p}, {p}, {ones}",
             "vpaddd {acc}, {acc}, {late}",
@@ -478,7 +493,8 @@ unsafe fn two_quads<const R: usize, const V: usize>(
             a0 = in(reg) a[0],
             a1 = in(reg) a[1],
             row = const R * QUAD,
-            b = in(reg) b,
+            first = in(ymm_reg) first,
+            second = in(ymm_reg) second,
             ones = in(ymm_reg) ones,
             acc = inout(ymm_reg) acc[0],
             late = in(ymm_reg) late[0],
