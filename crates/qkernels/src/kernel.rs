@@ -165,12 +165,10 @@ pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn unpack(self, _b: RhsPanel<'_, Self::Rhs>, _to: &mut [u8]) {}
 
-    /// Interleaves [`LHS_ROWS`](Self::LHS_ROWS) rows, `stride` apart and `len` long, as one after
-    /// the other they fill `to`; `len` is in whole groups.
+    /// Interleaves [`LHS_ROWS`](Self::LHS_ROWS) rows, equally long in whole groups: they fill `to`.
     #[inline(always)]
-    fn interleave(self, rows: &[Self::Lhs], stride: usize, len: usize, to: &mut [Self::Lhs]) {
-        for r in 0..Self::LHS_ROWS {
-            let row = &rows[r * stride..][..len];
+    fn interleave(self, rows: &[&[Self::Lhs]], to: &mut [Self::Lhs]) {
+        for (r, row) in rows.iter().enumerate() {
             let to = to[r * Self::KG..].chunks_mut(Self::KG * Self::LHS_ROWS);
             for (group, to) in row.chunks_exact(Self::KG).zip(to) {
                 to[..Self::KG].copy_from_slice(group);
@@ -530,6 +528,9 @@ impl<'a, E> TileMut<'a, E> {
 
 /// The most rows that a tile has.
 const MAX_ROWS: usize = 64;
+
+/// The most rows that lie interleaved.
+pub(crate) const MAX_LHS_ROWS: usize = 8;
 
 /// What rows without a term start at.
 static NO_ROWS: [i32; MAX_ROWS] = [0; MAX_ROWS];

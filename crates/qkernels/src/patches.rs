@@ -10,6 +10,7 @@ use core::ops::Range;
 use qformat::DType;
 
 use crate::conv_shape::Axis;
+use crate::kernel::MAX_LHS_ROWS;
 use crate::source::Gather;
 use crate::{Lhs, MatRef};
 
@@ -209,7 +210,72 @@ impl Patches<'_> {
     }
 }
 
+/// Bytes of padding that lie ready to be read in place of pixels.
+const PADDING: usize = 512;
+
 impl Patches<'_> {
+    /// Gives all elements of `count` rows from `first` on to `each`, stretch by stretch of K, from where
+    /// they lie; `false` where that cannot be done, maybe after some of them. Every stretch is in whole
+    /// groups of `group` elements.
+    #[inline(always)]
+    pub(crate) fn stretches(
+        &self,
+        first: usize,
+        count: usize,
+        group: usize,
+        mut each: impl FnMut(&[&[u8]]),
+    ) -> bool {
+        let Patches { y, x, channels, .. } = *self;
+        // Of each row: its image, and where its window starts in the padded one.
+        let mut windows = [[0; 3]; MAX_LHS_ROWS];
+        let mut inside = true;
+        for (i, window) in windows[..count].iter_mut().enumerate() {
+            let (line, ox) = ((first + i) / x.output, (first + i) % x.output);
+            let (image, oy) = (line / y.output, line % y.output);
+            *window = [image * self.image, oy * y.stride, ox * x.stride];
+            let last = window[2] + (x.kernel - 1) * x.dilation;
+            inside &= x.inside(window[2]).is_some() && x.inside(last).is_some();
+        }
+        let joined = inside && self.pixel == channels && x.dilation == 1;
+        // What follows a row of taps meets weights of zero.
+        let (taps, len) = if joined {
+            (1, self.taps_row)
+        } else {
+            (x.kernel, channels)
+        };
+        let tiled = joined || taps * len == self.taps_row;
+        if self.channel != 1 || !tiled || len == 0 || !len.is_multiple_of(group) {
+            return false;
+        }
+        let padding = [self.padding; PADDING];
+        let piece = PADDING / group * group;
+        for ky in 0..y.kernel {
+            for kx in 0..taps {
+                let mut starts = [None; MAX_LHS_ROWS];
+                for (start, [image, top, left]) in starts[..count].iter_mut().zip(windows) {
+                    let y = y.inside(top + ky * y.dilation);
+                    let x = x.inside(left + kx * x.dilation);
+                    *start = y.zip(x).map(|(y, x)| image + y * self.row + x * self.pixel);
+                }
+                for k in (0..len).step_by(piece) {
+                    let some = piece.min(len - k);
+                    let mut rows: [&[u8]; MAX_LHS_ROWS] = [&[]; MAX_LHS_ROWS];
+                    for (row, start) in rows[..count].iter_mut().zip(starts) {
+                        *row = match start {
+                            None => &padding[..some],
+                            Some(at) => match self.data.get(at + k..at + k + some) {
+                                Some(pixels) => pixels,
+                                None => return false,
+                            },
+                        };
+                    }
+                    each(&rows[..count]);
+                }
+            }
+        }
+        true
+    }
+
     /// Copies lines of one image with their padding, pixel by pixel with their channels side by side:
     /// `lines` of the padded image, `width` pixels from its left edge on, every byte flipped by
     /// `flip`. `to` holds just these.

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use qformat::DType;
 
 use crate::isa::{Task, Tier};
-use crate::kernel::{Acc, Microkernel, lhs_place, lhs_shift, shift_of};
+use crate::kernel::{Acc, MAX_LHS_ROWS, Microkernel, lhs_place, lhs_shift, shift_of};
 use crate::operand::Matrix;
 use crate::patches::Patches;
 use crate::plan::Plan;
@@ -236,8 +236,8 @@ fn copy_rows<K: Microkernel>(
 /// Elements of rows that are interleaved at a time, on the stack.
 const INTERLEAVE: usize = 4096;
 
-/// Copies rows interleaved, as [`Microkernel::LHS_ROWS`] says: a part of some rows as it would lie
-/// alone, then its groups to their places.
+/// Copies rows interleaved, as [`Microkernel::LHS_ROWS`] says: from where they lie, or a part of some
+/// rows as it would lie alone, then its groups to their places.
 #[inline(always)]
 fn copy_interleaved<K: Microkernel>(
     kernel: K,
@@ -248,34 +248,84 @@ fn copy_interleaved<K: Microkernel>(
     stride: usize,
     to: &mut [K::Lhs],
 ) {
-    const { assert!(K::KG * K::LHS_ROWS <= INTERLEAVE) };
-    // Bytes that need no shift can be read where they lie. What follows a row may stand in place of
-    // zeros, as B is zero there.
-    let bytes: Option<(&[K::Lhs], usize)> = match source {
-        Source::U8(m) if TypeId::of::<K::Lhs>() == TypeId::of::<u8>() => {
-            let as_they_are = m.col_stride() == 1 && source.shift::<K>() == 0;
-            as_they_are.then(|| (bytemuck::cast_slice(m.data()), m.row_stride()))
-        }
-        _ => None,
-    };
+    const { assert!(K::KG * K::LHS_ROWS <= INTERLEAVE && K::LHS_ROWS <= MAX_LHS_ROWS) };
     let whole = INTERLEAVE / K::LHS_ROWS / K::KG * K::KG;
     let mut buffer = [bytemuck::Zeroable::zeroed(); INTERLEAVE];
     for first in rows.clone().step_by(K::LHS_ROWS) {
         let some = first..rows.end.min(first + K::LHS_ROWS);
-        if let (Some((bytes, row_stride)), true) = (bytes, some.len() == K::LHS_ROWS) {
-            let from = &bytes[first * row_stride + k0..];
-            if from.len() >= (K::LHS_ROWS - 1) * row_stride + depth {
-                let to = &mut to[lhs_place::<K>(first - rows.start, 0, stride)..];
-                kernel.interleave(from, row_stride, depth, &mut to[..depth * K::LHS_ROWS]);
-                continue;
+        let to = &mut to[lhs_place::<K>(first - rows.start, 0, stride)..][..depth * K::LHS_ROWS];
+        if some.len() == K::LHS_ROWS && interleave_bytes(kernel, source, first, k0, to) {
+            continue;
+        }
+        for (part, to) in to.chunks_mut(whole * K::LHS_ROWS).enumerate() {
+            let len = to.len() / K::LHS_ROWS;
+            copy_rows::<K>(
+                source,
+                some.clone(),
+                k0 + part * whole,
+                len,
+                whole,
+                &mut buffer,
+            );
+            let mut copies: [&[K::Lhs]; MAX_LHS_ROWS] = [&[]; MAX_LHS_ROWS];
+            for (copy, row) in copies.iter_mut().zip(buffer.chunks_exact(whole)) {
+                *copy = &row[..len];
             }
+            kernel.interleave(&copies[..K::LHS_ROWS], to);
         }
-        for k in (0..depth).step_by(whole) {
-            let len = whole.min(depth - k);
-            copy_rows::<K>(source, some.clone(), k0 + k, len, whole, &mut buffer);
-            let to = &mut to[lhs_place::<K>(first - rows.start, k, stride)..];
-            kernel.interleave(&buffer, whole, len, &mut to[..len * K::LHS_ROWS]);
+    }
+}
+
+/// Interleaves bytes from where they lie; `false`, and `to` holds anything, where that cannot be done.
+/// What follows a row may stand in place of zeros, as B is zero there.
+#[inline(always)]
+fn interleave_bytes<K: Microkernel>(
+    kernel: K,
+    source: &Source<'_>,
+    first: usize,
+    k0: usize,
+    to: &mut [K::Lhs],
+) -> bool {
+    if TypeId::of::<K::Lhs>() != TypeId::of::<u8>() {
+        return false;
+    }
+    let depth = to.len() / K::LHS_ROWS;
+    match source {
+        Source::U8(m) if m.col_stride() == 1 && source.shift::<K>() == 0 => {
+            let mut rows: [&[K::Lhs]; MAX_LHS_ROWS] = [&[]; MAX_LHS_ROWS];
+            for (r, row) in rows[..K::LHS_ROWS].iter_mut().enumerate() {
+                let at = (first + r) * m.row_stride() + k0;
+                let Some(bytes) = m.data().get(at..at + depth) else {
+                    return false;
+                };
+                *row = bytemuck::cast_slice(bytes);
+            }
+            kernel.interleave(&rows[..K::LHS_ROWS], to);
+            true
         }
+        Source::Gather(g) if k0 == 0 => {
+            let Some(patches) = g.patches() else {
+                return false;
+            };
+            let mut at = 0;
+            let done = patches.stretches(first, K::LHS_ROWS, K::KG, |rows| {
+                let mut stretch: [&[K::Lhs]; MAX_LHS_ROWS] = [&[]; MAX_LHS_ROWS];
+                for (to, from) in stretch.iter_mut().zip(rows) {
+                    *to = bytemuck::cast_slice(from);
+                }
+                let end = at + rows[0].len() * K::LHS_ROWS;
+                kernel.interleave(&stretch[..K::LHS_ROWS], &mut to[at..end]);
+                at = end;
+            });
+            let flip = source.shift::<K>() as u8;
+            if done && flip != 0 {
+                for v in bytemuck::cast_slice_mut::<_, u8>(to) {
+                    *v ^= flip;
+                }
+            }
+            done
+        }
+        _ => false,
     }
 }
 

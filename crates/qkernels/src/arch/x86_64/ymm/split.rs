@@ -81,11 +81,13 @@ impl Microkernel for Split {
     }
 
     #[inline(always)]
-    fn interleave(self, rows: &[u8], stride: usize, len: usize, to: &mut [u8]) {
-        assert!((ROWS - 1) * stride + len <= rows.len());
-        assert!(len.is_multiple_of(QUAD) && to.len() >= ROWS * len);
+    fn interleave(self, rows: &[&[u8]], to: &mut [u8]) {
+        let rows: &[&[u8]; ROWS] = rows.try_into().expect("eight rows");
+        let len = rows[0].len();
+        assert!(rows.iter().all(|row| row.len() == len) && len.is_multiple_of(QUAD));
+        assert!(to.len() >= ROWS * len);
         // SAFETY: `self` proves the instructions, and the slices were checked.
-        unsafe { interleave(rows.as_ptr(), stride, len / QUAD, to.as_mut_ptr()) }
+        unsafe { interleave(rows.map(<[u8]>::as_ptr), len / QUAD, to.as_mut_ptr()) }
     }
 
     #[inline(always)]
@@ -146,17 +148,16 @@ impl Microkernel for Split {
 ///
 /// # Safety
 ///
-/// Rows `stride` apart are valid for reads of `4 · quads` bytes, and `to` for writes of 8 times
-/// that.
+/// Each row is valid for reads of `4 · quads` bytes, and `to` for writes of 8 times that.
 #[target_feature(enable = "avx2")]
-unsafe fn interleave(rows: *const u8, stride: usize, quads: usize, to: *mut u8) {
+unsafe fn interleave(rows: [*const u8; ROWS], quads: usize, to: *mut u8) {
     // SAFETY: eight quads of a row at a time, then one at a time.
     unsafe {
         let mut q = 0;
         while q + 8 <= quads {
             let mut v = [_mm256_setzero_si256(); ROWS];
-            for (r, v) in v.iter_mut().enumerate() {
-                *v = _mm256_loadu_si256(rows.add(r * stride + QUAD * q).cast());
+            for (v, row) in v.iter_mut().zip(rows) {
+                *v = _mm256_loadu_si256(row.add(QUAD * q).cast());
             }
             for (i, v) in transpose(v).into_iter().enumerate() {
                 _mm256_storeu_si256(to.add((q + i) * ROWS * QUAD).cast(), v);
@@ -164,11 +165,8 @@ unsafe fn interleave(rows: *const u8, stride: usize, quads: usize, to: *mut u8) 
             q += 8;
         }
         while q < quads {
-            for r in 0..ROWS {
-                let quad = rows
-                    .add(r * stride + QUAD * q)
-                    .cast::<u32>()
-                    .read_unaligned();
+            for (r, row) in rows.iter().enumerate() {
+                let quad = row.add(QUAD * q).cast::<u32>().read_unaligned();
                 to.add((q * ROWS + r) * QUAD)
                     .cast::<u32>()
                     .write_unaligned(quad);
