@@ -1,7 +1,8 @@
 //! Direct convolution: tiles read the image where it lies. Nothing is copied, and what lies in the
-//! padding is not multiplied. Where channels come first or are not whole groups, tiles read a copy of
-//! a block of lines with their padding ([`Patches::copy_lines`]): then all places lie inside, and a
-//! group that ends beyond its row of places meets weights of zero.
+//! padding is not multiplied. Where channels come first or are not whole groups, or where the kernel
+//! multiplies widened bytes, tiles read a copy of a block of lines with their padding
+//! ([`Patches::copy_lines`]): then all places lie inside, and a group that ends beyond its row of places
+//! meets weights of zero.
 //!
 //! Outputs fall into runs of lines and runs of columns for which the same places of the kernel lie
 //! inside the image: mostly one long run with a short one at each end. All outputs of a pair of runs
@@ -163,8 +164,11 @@ struct Scratch<'a, A> {
 }
 
 /// An image, or a part of one, that tiles can read.
-struct View<'a> {
+struct View<'a, L> {
+    /// Where its pixels lie.
     image: &'a Patches<'a>,
+    /// The pixels as the kernel reads them.
+    data: &'a [L],
     /// Where its first pixel is.
     first: usize,
     /// The row of the output of its first pixel.
@@ -195,6 +199,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
             .split_at_mut(lines(tallest::<K>() * plan.acc_stride, size_of::<i32>()));
         let (init, mem) = mem.split_at_mut(lines(plan.acc_stride, size_of::<i32>()));
         let (segments, mem) = mem.split_at_mut(lines(self.plan.taps, size_of::<Segment>()));
+        let (unpacked, mem) = mem.split_at_mut(self.plan.unpack_lines);
         let mut scratch = Scratch {
             acc: bytemuck::cast_slice_mut(acc),
             init: bytemuck::cast_slice_mut(init),
@@ -203,8 +208,11 @@ impl<K: Microkernel> Task for Share<'_, K> {
         match self.plan.copied {
             None => self.in_place(&sink, &mut scratch),
             Some(copied) => {
-                let mem = &mut bytemuck::cast_slice_mut(mem)[..copied.lines * size_of::<Line>()];
-                self.copied(&sink, copied, mem, &mut scratch);
+                let (line, mem) = mem.split_at_mut(copied.line_lines);
+                let mem = bytemuck::cast_slice_mut(&mut mem[..copied.lines]);
+                let line = bytemuck::cast_slice_mut(line);
+                let unpacked = bytemuck::cast_slice_mut(unpacked);
+                self.copied(&sink, copied, (mem, line, unpacked), &mut scratch);
             }
         }
     }
@@ -228,6 +236,7 @@ impl<K: Microkernel> Share<'_, K> {
                     let until = y.output.min(oy + block.end - next);
                     let view = View {
                         image,
+                        data: bytemuck::cast_slice(image.data),
                         first: n * image.image,
                         out: n * y.output * x.output,
                         shift: self.shift != 0,
@@ -245,7 +254,7 @@ impl<K: Microkernel> Share<'_, K> {
         &self,
         sink: &Sink<'_, T, K>,
         copied: Copied,
-        mem: &mut [u8],
+        (mem, line, unpacked): (&mut [K::Lhs], &mut [u8], &mut [u8]),
         scratch: &mut Scratch<'_, K::Acc>,
     ) {
         let image = self.direct.image;
@@ -257,10 +266,10 @@ impl<K: Microkernel> Share<'_, K> {
             let input = (count - 1) * y.stride + (y.kernel - 1) * y.dilation + 1;
             let size = input * copied.width * channels;
             let top = oy * y.stride;
-            let flip = self.shift as u8;
-            image.copy_lines(n, top..top + input, copied.width, flip, &mut mem[..size]);
+            let part = top..top + input;
+            self.copy_lines(n, part, copied.width, &mut mem[..size], line);
             let lines = Patches {
-                data: &*mem,
+                data: &[],
                 y: Axis {
                     input,
                     before: 0,
@@ -281,14 +290,52 @@ impl<K: Microkernel> Share<'_, K> {
             };
             let view = View {
                 image: &lines,
+                data: &*mem,
                 first: 0,
                 out: next * x.output,
                 shift: false,
             };
             for p in self.panels.clone() {
-                self.image(sink, &view, 0..count, &self.panel(p), scratch);
+                let mut panel = self.panel(p);
+                if K::UNPACKED > 0 {
+                    let size = panel.b.data().len() * K::UNPACKED;
+                    self.kernel.unpack(panel.b, &mut unpacked[..size]);
+                    panel.b = panel.b.with_unpacked(Some(&unpacked[..size]));
+                }
+                self.image(sink, &view, 0..count, &panel, scratch);
             }
             next += count;
+        }
+    }
+
+    /// Copies lines of an image with their padding as the kernel reads them; `line` has room for the
+    /// bytes of one that are widened then.
+    #[inline(always)]
+    fn copy_lines(
+        &self,
+        n: usize,
+        lines: Range<usize>,
+        width: usize,
+        to: &mut [K::Lhs],
+        line: &mut [u8],
+    ) {
+        let image = self.direct.image;
+        if plan::reads_bytes::<K>() {
+            let to = bytemuck::cast_slice_mut(to);
+            return image.copy_lines(n, lines, width, self.shift as u8, to);
+        }
+        let line = &mut line[..width * image.channels];
+        for (i, to) in lines.zip(to.chunks_exact_mut(line.len())) {
+            image.copy_lines(n, i..i + 1, width, 0, line);
+            if image.dtype.is_signed() {
+                for (to, &from) in to.iter_mut().zip(&*line) {
+                    *to = K::lhs(from.cast_signed());
+                }
+            } else {
+                for (to, &from) in to.iter_mut().zip(&*line) {
+                    *to = K::lhs(from);
+                }
+            }
         }
     }
 
@@ -308,7 +355,7 @@ impl<K: Microkernel> Share<'_, K> {
     fn image<T: Tier>(
         &self,
         sink: &Sink<'_, T, K>,
-        view: &View<'_>,
+        view: &View<'_, K::Lhs>,
         lines: Range<usize>,
         panel: &Panel<'_, K::Rhs>,
         scratch: &mut Scratch<'_, K::Acc>,
@@ -326,7 +373,7 @@ impl<K: Microkernel> Share<'_, K> {
     fn runs<T: Tier>(
         &self,
         sink: &Sink<'_, T, K>,
-        view: &View<'_>,
+        view: &View<'_, K::Lhs>,
         ys: &Run,
         xs: &Run,
         panel: &Panel<'_, K::Rhs>,
@@ -335,7 +382,7 @@ impl<K: Microkernel> Share<'_, K> {
         let Patches {
             y, x, row, pixel, ..
         } = *view.image;
-        let data: &[K::Lhs] = bytemuck::cast_slice(view.image.data);
+        let data = view.data;
         let Scratch {
             acc,
             init,

@@ -15,17 +15,29 @@ pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// [`BLOCK_BYTES`].
 const MAX_COPY: usize = 4 << 20;
 
-/// Whether the kernel reads images as they are, in groups that it multiplies as bytes.
-fn reads<K: Microkernel>() -> bool {
-    let bytes = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
-    bytes
-        && K::SEGMENTS
-        && K::LHS_ROWS == 1
-        && K::UNSIGNED_LHS_SHIFT == 0
-        && (K::SHIFTS || K::SIGNED_LHS_SHIFT == 0)
+/// Whether the kernel sums over stretches of rows.
+fn takes_stretches<K: Microkernel>() -> bool {
+    K::SEGMENTS && K::LHS_ROWS == 1 && K::UNSIGNED_LHS_SHIFT == 0
 }
 
-/// Elements of a group of the kernel if it reads images as they are, else 1.
+/// Whether the kernel reads images as they are, in groups that it multiplies as bytes.
+pub(super) fn reads_bytes<K: Microkernel>() -> bool {
+    let bytes = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
+    takes_stretches::<K>() && bytes && (K::SHIFTS || K::SIGNED_LHS_SHIFT == 0)
+}
+
+/// Whether the kernel reads images whose bytes were widened.
+fn reads_widened<K: Microkernel>() -> bool {
+    let wide = TypeId::of::<K::Lhs>() == TypeId::of::<i16>();
+    takes_stretches::<K>() && wide && K::SIGNED_LHS_SHIFT == 0
+}
+
+/// Whether the kernel can convolve directly.
+fn reads<K: Microkernel>() -> bool {
+    reads_bytes::<K>() || reads_widened::<K>()
+}
+
+/// Elements of a group of the kernel if it can convolve directly, else 1.
 pub(crate) struct Group;
 
 impl VisitKernel for Group {
@@ -57,26 +69,31 @@ pub(super) struct Copied {
     pub(super) block: usize,
     /// Lines of scratch.
     pub(super) lines: usize,
+    /// Lines of scratch for a line of the image before it is widened.
+    pub(super) line_lines: usize,
 }
 
 impl Copied {
-    /// The copies for outputs in whole groups of so many elements; `None` where they would be large,
-    /// or where a group would not end with its row of places.
-    fn new(places: &Places, group: usize) -> Option<Copied> {
+    /// The copies for a kernel; `None` where they would be large, or where a group would not end with
+    /// its row of places.
+    fn new<K: Microkernel>(places: &Places) -> Option<Copied> {
         let Places {
             y, x, channels: c, ..
         } = *places;
-        let ends = c.is_multiple_of(group)
-            || x.dilation == 1 && (y.kernel == 1 || places.taps_row.is_multiple_of(group));
+        let ends = c.is_multiple_of(K::KG)
+            || x.dilation == 1 && (y.kernel == 1 || places.taps_row.is_multiple_of(K::KG));
         if !ends || x.output == 0 || y.output == 0 {
             return None;
         }
         let width = (x.output - 1) * x.stride + (x.kernel - 1) * x.dilation + 1;
         let row = width.checked_mul(c)?;
         let span = (y.kernel - 1) * y.dilation + 1;
-        // What one more line of outputs reads.
-        let more = row.checked_mul(y.stride)?;
-        let first = row.checked_mul(span)?.checked_add(group)?;
+        // What one more line of outputs reads, in bytes.
+        let more = row
+            .checked_mul(y.stride)?
+            .checked_mul(size_of::<K::Lhs>())?;
+        let first = row.checked_mul(span)?.checked_add(K::KG)?;
+        let first = first.checked_mul(size_of::<K::Lhs>())?;
         let fits = BLOCK_BYTES.saturating_sub(first) / more.max(1);
         let block = fits.min(y.output - 1) + 1;
         let bytes = (block - 1).checked_mul(more)?.checked_add(first)?;
@@ -84,6 +101,7 @@ impl Copied {
             width,
             block,
             lines: lines(bytes, 1),
+            line_lines: if reads_bytes::<K>() { 0 } else { lines(row, 1) },
         })
     }
 }
@@ -93,6 +111,8 @@ pub(crate) struct DirectPlan {
     pub(super) plan: Plan,
     pub(super) parts: (usize, usize),
     pub(super) taps: usize,
+    /// Lines of scratch for a panel of B as the kernel unpacks it.
+    pub(super) unpack_lines: usize,
     pub(super) copied: Option<Copied>,
     pub(super) share_lines: usize,
 }
@@ -109,10 +129,11 @@ impl DirectPlan {
             return None;
         }
         let Places { y, x, channels, .. } = *places;
-        let copied = if places.in_place && channels.is_multiple_of(K::KG) {
+        let in_place = places.in_place && channels.is_multiple_of(K::KG);
+        let copied = if in_place && reads_bytes::<K>() {
             None
         } else {
-            Some(Copied::new(places, K::KG)?)
+            Some(Copied::new::<K>(places)?)
         };
         let k = y.kernel.checked_mul(places.taps_row)?;
         let taps = y.kernel.checked_mul(x.kernel)?;
@@ -120,14 +141,17 @@ impl DirectPlan {
         let plan = Plan::new::<K>(m, n, k, 1);
         let work = m.saturating_mul(n).saturating_mul(k);
         let parts = split(count, n.div_ceil(K::NR), work, threads);
+        let unpack_lines = lines(plan.depth.saturating_mul(K::NR), K::UNPACKED);
         let share_lines = lines(tallest::<K>() * plan.acc_stride, size_of::<i32>())
             .saturating_add(lines(plan.acc_stride, size_of::<i32>()))
             .saturating_add(lines(taps, size_of::<Segment>()))
-            .saturating_add(copied.map_or(0, |copied| copied.lines));
+            .saturating_add(unpack_lines)
+            .saturating_add(copied.map_or(0, |copied| copied.lines + copied.line_lines));
         Some(DirectPlan {
             plan,
             parts,
             taps,
+            unpack_lines,
             copied,
             share_lines,
         })

@@ -27,6 +27,7 @@ impl Microkernel for Bytes {
     const SIGNED_LHS_SHIFT: i32 = 0;
     const SHIFTS: bool = false;
     const UNPACKED: usize = size_of::<i16>();
+    const SEGMENTS: bool = true;
     type Acc = i32;
     type Lhs = i16;
     type Rhs = i8;
@@ -105,17 +106,21 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
             }
         }
         let mut late = [_mm256_setzero_si256(); V];
-        let mut g = 0;
-        for pairs in t.fetching::<R>(8 * V, t.groups / 2) {
-            for _ in 0..pairs {
-                let (a, b) = (t.a.add(2 * g), t.b.add(16 * V * g));
-                late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
-                g += 2;
+        for s in 0..t.segment_count {
+            let segment = *t.segments.add(s);
+            let (a, b) = (t.a.add(segment.a), t.b.add(segment.b * 8 * V));
+            let mut g = 0;
+            for pairs in t.fetching::<R>(8 * V, t.groups / 2) {
+                for _ in 0..pairs {
+                    let (a, b) = (a.add(2 * g), b.add(16 * V * g));
+                    late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
+                    g += 2;
+                }
             }
-        }
-        if g < t.groups {
-            let (a, b) = (t.a.add(2 * g), t.b.add(16 * V * g));
-            late = steps::<R, V, 1>(&mut acc, late, a, t.a_stride, b);
+            if g < t.groups {
+                let (a, b) = (a.add(2 * g), b.add(16 * V * g));
+                late = steps::<R, V, 1>(&mut acc, late, a, t.a_stride, b);
+            }
         }
         for (acc, late) in acc[R - 1].iter_mut().zip(late) {
             *acc = _mm256_add_epi32(*acc, late);
