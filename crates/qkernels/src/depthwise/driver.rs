@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::lanes::{DepthwiseLanes, Finish, Floats, I8, Kind, Limits, Sums, U8, word};
 use super::pack::{Block, for_words};
-use super::pass::{Pass, Row, STREAMED, Stream, interleave, multiply, stream};
+use super::pass::{Pass, Row, STREAMED, STREAMED_GROUPS, Stream, interleave, multiply, stream};
 use super::plan::{COLUMN_ARRAYS, Plan};
 use super::{Call, Geometry, Operands};
 use crate::isa::{Task, Tier};
@@ -449,7 +449,11 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
             // SAFETY: as below; what is streamed was checked when it was made.
             unsafe {
                 let limits = Limits::new(&self.store.steps);
-                stream::<L, F>(self.lanes, &pass, streamed, limits, upper);
+                if plan.cut.groups == 1 {
+                    stream::<L, F, 1>(self.lanes, &pass, streamed, limits, upper);
+                } else {
+                    stream::<L, F, STREAMED_GROUPS>(self.lanes, &pass, streamed, limits, upper);
+                }
             }
             return;
         }
@@ -510,7 +514,8 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
         cols: &Range<usize>,
     ) -> Option<Stream> {
         let (plan, across) = (self.plan, &self.operands.geometry.x);
-        let fits = (plan.cut.groups, plan.rows) == (1, 1)
+        let fits = plan.rows == 1
+            && (1..=STREAMED_GROUPS).contains(&plan.cut.groups)
             && (across.kernel, across.stride, across.dilation) == (STREAMED, 2, 1)
             && block.channels == 4 * L::WORDS
             && across.input > 0
@@ -518,9 +523,12 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
         if !L::STREAMS || !fits {
             return None;
         }
-        let starts = self.starts(block, image, row, 1, 0);
+        let rows = |group: usize| {
+            let starts = self.starts(block, image, row, 1, group);
+            starts.map(|start| self.row(start, 0..across.input, 1, block))
+        };
         Some(Stream {
-            rows: starts.map(|start| self.row(start, 0..across.input, 1, block)),
+            rows: [rows(0), rows(plan.cut.groups - 1)],
             width: across.input,
             first: (2 * cols.start).wrapping_sub(across.before),
             fill: self.fill(),

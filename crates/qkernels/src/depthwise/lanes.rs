@@ -54,8 +54,7 @@ pub(crate) trait DepthwiseLanes: Copy + Send + Sync + 'static {
         run: usize,
     );
 
-    /// Whether registers hold the words of three columns of taps, their weights and sums, and there
-    /// is [`words`](Self::words).
+    /// Whether there is [`words`](Self::words), for sums of two outputs in registers.
     const STREAMS: bool = false;
 
     /// The words of `4 · WORDS` channels of `GROUP` rows, every byte flipped by `flip`.

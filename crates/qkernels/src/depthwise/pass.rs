@@ -9,8 +9,8 @@
 //!     epilogue
 //! ```
 //!
-//! At a stride of two words serve one output each, or two at most: lanes with registers enough
-//! multiply them where they are ([`stream`]).
+//! At a stride of two words serve one output each, or two at most, and are multiplied where they are
+//! made ([`stream`]).
 //!
 //! Interleaving rows (not pixels of a row) is what makes it cheap: a word serves every tap of its
 //! column, and both output rows where strides and dilations are 1. Words are stored by vector
@@ -228,11 +228,14 @@ pub(super) unsafe fn multiply<
 /// Columns of taps that [`stream`] multiplies.
 pub(super) const STREAMED: usize = 3;
 
+/// Groups of rows of taps that [`stream`] multiplies at most.
+pub(super) const STREAMED_GROUPS: usize = 2;
+
 /// Rows whose columns are interleaved when they are multiplied.
 #[derive(Clone, Copy)]
 pub(super) struct Stream {
-    /// The rows of taps, from the image's first column on.
-    pub(super) rows: [Row; 4],
+    /// The rows of taps of each group, from the image's first column on.
+    pub(super) rows: [[Row; 4]; STREAMED_GROUPS],
     /// Columns of the image, and which of them the first tap sees: before the image it wraps.
     pub(super) width: usize,
     pub(super) first: usize,
@@ -242,52 +245,98 @@ pub(super) struct Stream {
 }
 
 /// [`multiply`] at a stride of two and three columns of taps, for vectors that cover one pixel: of
-/// the words of a column one output needs, a half serves the next and no other. Kept in registers,
-/// they are neither stored nor read again.
+/// the words of a column one output needs, a half serves the next and no other. Multiplied for both
+/// when they are made, they are neither stored nor read again.
 ///
 /// # Safety
 ///
-/// The pointers of `p` but its words are valid for what it says, of one group of rows. Each pixel
-/// of the image's columns of each of the first `GROUP` rows is valid for reads of `4 · WORDS`
-/// bytes, and `out` for writes of as many elements at each of `count` pixels, borrowed exclusively.
+/// The pointers of `p` but its words are valid for what it says, of `G` groups of rows. Each pixel
+/// of the image's columns of each of the first `GROUP` rows of these is valid for reads of
+/// `4 · WORDS` bytes, and `out` for writes of as many elements at each of `count` pixels, borrowed
+/// exclusively.
 #[inline(always)]
-pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish>(
+pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish, const G: usize>(
     lanes: L,
     p: &Pass<'_>,
     s: Stream,
     limits: Limits,
     out: *mut u8,
 ) {
+    const { assert!(G <= STREAMED_GROUPS) };
     let size = 4 * L::WORDS;
     // SAFETY: as promised by the caller; `x` is a column of the image.
     unsafe {
-        let column = |x: usize| {
-            if x < s.width {
-                let rows = s.rows.map(|row| row.at.wrapping_add(x * row.step));
-                lanes.words(rows, s.flip)
-            } else {
-                [lanes.splat(s.fill); 4]
+        // Held in registers if there are enough of them.
+        let mut held = [[[lanes.splat(0); 4]; STREAMED]; G];
+        if L::MANY_REGISTERS {
+            for (t, weights) in held.as_flattened_mut().iter_mut().enumerate() {
+                *weights = quad(lanes, p.weights.add(t * p.rows * size), L::WORDS);
             }
-        };
-        let mut weights = [[lanes.splat(0); 4]; STREAMED];
-        for (t, weights) in weights.iter_mut().enumerate() {
-            *weights = quad(lanes, p.weights.add(t * p.rows * size), L::WORDS);
         }
+        let weights = |g: usize, t: usize| p.weights.add((g * STREAMED + t) * p.rows * size);
         let mut x = s.first;
-        let mut left = column(x);
+        let mut next = quad(lanes, p.init, L::WORDS);
+        for (g, held) in held.iter().enumerate() {
+            let words = words(lanes, &s, g, x);
+            next = add(lanes, next, words, held[0], weights(g, 0));
+        }
         for i in 0..p.count {
-            let (middle, right) = (column(x.wrapping_add(1)), column(x.wrapping_add(2)));
-            let mut sums = quad(lanes, p.init, L::WORDS);
-            for (words, weights) in [left, middle, right].iter().zip(&weights) {
-                for (sum, (&a, &w)) in sums.iter_mut().zip(words.iter().zip(weights)) {
-                    *sum = lanes.dot(*sum, a, w);
-                }
+            let mut sums = next;
+            next = quad(lanes, p.init, L::WORDS);
+            for (g, held) in held.iter().enumerate() {
+                let middle = words(lanes, &s, g, x.wrapping_add(1));
+                sums = add(lanes, sums, middle, held[1], weights(g, 1));
+                let right = words(lanes, &s, g, x.wrapping_add(2));
+                sums = add(lanes, sums, right, held[2], weights(g, 2));
+                next = add(lanes, next, right, held[0], weights(g, 0));
             }
             finish::<L, F>(lanes, p, limits, sums, out.add(i * p.out_step));
             x = x.wrapping_add(2);
-            left = right;
         }
     }
+}
+
+/// The words of column `x` of a group of rows; padding outside of the image.
+///
+/// # Safety
+///
+/// As [`stream`].
+#[inline(always)]
+unsafe fn words<L: DepthwiseLanes>(lanes: L, s: &Stream, g: usize, x: usize) -> [L::Vector; 4] {
+    if x < s.width {
+        let rows = s.rows[g].map(|row| row.at.wrapping_add(x * row.step));
+        // SAFETY: as promised by the caller.
+        unsafe { lanes.words(rows, s.flip) }
+    } else {
+        [lanes.splat(s.fill); 4]
+    }
+}
+
+/// `sums + words · weights`, with weights that are held in registers or lie at `at`.
+///
+/// # Safety
+///
+/// `at` is valid for reads of `4 · WORDS` elements.
+#[inline(always)]
+unsafe fn add<L: DepthwiseLanes>(
+    lanes: L,
+    sums: [L::Vector; 4],
+    words: [L::Vector; 4],
+    held: [L::Vector; 4],
+    at: *const i32,
+) -> [L::Vector; 4] {
+    let weights = if L::MANY_REGISTERS {
+        held
+    } else {
+        // SAFETY: as promised by the caller.
+        unsafe { quad(lanes, at, L::WORDS) }
+    };
+    [
+        lanes.dot(sums[0], words[0], weights[0]),
+        lanes.dot(sums[1], words[1], weights[1]),
+        lanes.dot(sums[2], words[2], weights[2]),
+        lanes.dot(sums[3], words[3], weights[3]),
+    ]
 }
 
 /// The sums of `R` rows of `U` vectors of pixels from `x` on.

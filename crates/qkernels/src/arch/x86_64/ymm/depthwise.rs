@@ -97,6 +97,14 @@ impl DepthwiseLanes for Ymm {
         }
     }
 
+    const STREAMS: bool = true;
+
+    #[inline(always)]
+    unsafe fn words(self, rows: [*const u8; 4], flip: u8) -> [__m256i; 4] {
+        // SAFETY: as promised by the caller; `self` proves the instructions.
+        unsafe { words32::<false>(rows, flip) }
+    }
+
     #[inline(always)]
     unsafe fn store(self, sums: [__m256i; 4], out: *mut i32) {
         // SAFETY: as promised by the caller; `self` proves the instructions.
