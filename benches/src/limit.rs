@@ -283,6 +283,19 @@ mod tests {
     }
 
     #[test]
+    fn fused_multiply_adds_are_in_the_widest_vectors() {
+        let lanes = fused(1) / (2 * 12);
+        for isa in Isa::available() {
+            let least = match isa.name() {
+                "avx2" => 8,
+                "avx512_vnni" => 16,
+                _ => 1,
+            };
+            assert!(lanes >= least, "{lanes} lanes where {isa} runs");
+        }
+    }
+
+    #[test]
     fn fused_multiply_adds_are_counted() {
         let few = fused(10);
         assert!(few >= 10 * 2 * 12, "{few}");
