@@ -80,7 +80,8 @@ struct Args {
         default_value = "hot"
     )]
     weights: Vec<Weights>,
-    /// How the weights are distributed: full-range bytes, or bell-shaped as trained weights are.
+    /// How the weights of gemm and conv are distributed: full-range bytes, or bell-shaped as trained
+    /// weights are.
     #[arg(
         long,
         value_enum,
@@ -364,7 +365,7 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     }
     if wants(Op::Conv) {
         let convs = args.convs.as_deref().unwrap_or("resnet50,mobilenet");
-        jobs.extend(ops::conv::jobs(&convs::parse(convs)?));
+        jobs.extend(ops::conv::jobs(&convs::parse(convs)?, &args.values));
     } else if let Some(convs) = &args.convs {
         return Err(BenchError::Argument {
             argument: "--convs",

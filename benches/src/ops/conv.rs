@@ -9,6 +9,7 @@ use qkernels::{
 };
 
 use super::contest::{Call, Contest};
+use super::gemm::Distribution;
 use super::{Field, Job};
 use crate::BenchError;
 use crate::convs::Geometry;
@@ -21,16 +22,25 @@ use crate::values::Values;
 /// The name of the operation.
 const OP: &str = "conv";
 
-/// A job for each convolution.
+/// A job for each convolution and distribution of its weights.
 #[must_use]
-pub fn jobs(convs: &[Geometry]) -> Vec<Job> {
+pub fn jobs(convs: &[Geometry], distributions: &[Distribution]) -> Vec<Job> {
     convs
         .iter()
-        .map(|&geometry| Job {
-            label: format!("{OP} {geometry}"),
-            build: Box::new(move |field| cell(geometry, field)),
+        .flat_map(|&geometry| distributions.iter().map(move |&drawn| (geometry, drawn)))
+        .map(|(geometry, drawn)| Job {
+            label: format!("{OP} {}", data(geometry, drawn)),
+            build: Box::new(move |field| cell(geometry, drawn, field)),
         })
         .collect()
+}
+
+/// What is said of the data: the convolution, and `bell` if its weights are bell-shaped.
+fn data(geometry: Geometry, drawn: Distribution) -> String {
+    match drawn {
+        Distribution::Uniform => geometry.to_string(),
+        Distribution::Bell => format!("{geometry} bell"),
+    }
 }
 
 /// The image and the weights (outputs × inputs of a group × height × width of the kernel).
@@ -40,20 +50,23 @@ struct Problem {
     weights: Vec<i8>,
 }
 
-fn cell(geometry: Geometry, field: &Field) -> Result<Cell, BenchError> {
+fn cell(geometry: Geometry, drawn: Distribution, field: &Field) -> Result<Cell, BenchError> {
     let mut source = Source::new(0xc0);
     let (m, k, n) = geometry.product();
     let problem = Arc::new(Problem {
         geometry,
         x: source.u8s(geometry.height * geometry.width * geometry.inputs),
-        weights: source.i8s(n * k),
+        weights: match drawn {
+            Distribution::Uniform => source.i8s(n * k),
+            Distribution::Bell => source.bell_i8s(n * k),
+        },
     });
     let contest = Contest {
         op: OP,
         shape: (m, k, n),
         batch: 1,
         types: "u8·i8→i32".to_owned(),
-        data: geometry.to_string(),
+        data: data(geometry, drawn),
         ops: geometry.ops(),
         places: super::gemm::scattered(m)
             .flat_map(|row| row * n..(row + 1) * n)
@@ -180,6 +193,10 @@ mod tests {
     #[test]
     fn every_kind_runs_and_is_right() {
         let convs = "5x6x3-3x3s2-7,7x7x20-3x3s1-dw,9x4x16-1x1s1-5,8x8x33-5x5s2-dw";
-        crate::ops::tests::run_all(jobs(&crate::convs::parse(convs).unwrap()));
+        let convs = crate::convs::parse(convs).unwrap();
+        let jobs = jobs(&convs, &[Distribution::Uniform, Distribution::Bell]);
+        assert_eq!(jobs.len(), 2 * convs.len());
+        assert!(jobs[1].label.ends_with("bell"), "{}", jobs[1].label);
+        crate::ops::tests::run_all(jobs);
     }
 }
