@@ -297,7 +297,7 @@ impl<K: Microkernel> Share<'_, K> {
             };
             for p in self.panels.clone() {
                 let mut panel = self.panel(p);
-                if K::UNPACKED > 0 {
+                if K::UNPACKED > 0 && count * x.output >= K::UNPACK_ROWS {
                     let size = panel.b.data().len() * K::UNPACKED;
                     self.kernel.unpack(panel.b, &mut unpacked[..size]);
                     panel.b = panel.b.with_unpacked(Some(&unpacked[..size]));
@@ -407,9 +407,11 @@ impl<K: Microkernel> Share<'_, K> {
         let height = K::ROWS[panel.b.width() / K::UNIT - 1];
         let length = inner.0.outputs.len();
         let tiles = length.div_ceil(height);
-        let stride = inner.1.stride * inner.2;
+        // Steps of a single pixel may be anything; where several are read, nothing wraps.
+        let stride = inner.1.stride.wrapping_mul(inner.2);
+        let line = outer.1.stride.wrapping_mul(outer.2);
         for o in 0..outer.0.outputs.len() {
-            let from = first + o * outer.1.stride * outer.2;
+            let from = first.wrapping_add(o.wrapping_mul(line));
             let to = out + o * outer.3;
             for t in 0..tiles {
                 let part = part(length, tiles, t);

@@ -303,10 +303,10 @@ impl Patches<'_> {
             let from = &self.data[image * self.image + y * self.row..];
             match (self.channel, self.channels) {
                 (1, channels) if channels == self.pixel => flipped(to, from, flip),
+                // Of a single pixel, the step to the next may be anything.
                 (1, channels) => {
-                    let pixels = from.chunks(self.pixel);
-                    for (to, from) in to.chunks_exact_mut(channels).zip(pixels) {
-                        flipped(to, from, flip);
+                    for (i, to) in to.chunks_exact_mut(channels).enumerate() {
+                        flipped(to, &from[i * self.pixel..], flip);
                     }
                 }
                 // What images have, in vectors.
@@ -331,6 +331,7 @@ fn flipped(to: &mut [u8], from: &[u8], flip: u8) {
     if flip == 0 {
         return copy(to, &from[..to.len()]);
     }
+    let from = &from[..to.len()];
     for (to, from) in to.iter_mut().zip(from) {
         *to = from ^ flip;
     }

@@ -578,7 +578,8 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
         assert!(start + (pixels.end - 1) * stride + block.channels <= data.len());
         Row {
             at: data[start + pixels.start * stride..].as_ptr(),
-            step: step * stride,
+            // Of a single pixel it may be anything.
+            step: step.wrapping_mul(stride),
         }
     }
 

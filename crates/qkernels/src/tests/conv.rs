@@ -113,6 +113,73 @@ fn shares_on_pools_of_any_size_equal_scalar_code() {
     }
 }
 
+/// Where an image has one pixel, the strides from pixel to pixel and from plane to plane say nothing.
+#[test]
+fn images_of_one_pixel_equal_scalar_code() {
+    for (channels, kernel, seed) in [(2, 1, 0), (3, 3, 1), (5, 1, 2), (8, 3, 3), (70, 1, 4)] {
+        let pad = kernel / 2;
+        let case = Case {
+            shape: ConvShape {
+                pads: [pad; 4],
+                ..ConvShape::new([2, 1, 1], [kernel; 2])
+            },
+            groups: 1 + seed as usize % 2,
+            channels,
+            outputs: 20,
+            gap: 0,
+            x_zero: true,
+            w_zero: 0,
+            scale: 1,
+            bias: true,
+            bias_f32: false,
+            clamp: false,
+            table: false,
+            output: 0,
+            seed,
+        };
+        let one = Case {
+            shape: ConvShape {
+                input: [1, 1, 1],
+                ..case.shape
+            },
+            ..case
+        };
+        for isa in tiers() {
+            for case in [case, one] {
+                check::<u8>(isa, case, Threads::Single, |b| b);
+                check::<i8>(isa, case, Threads::Single, |b| b as i8);
+            }
+        }
+    }
+    let x = [7u8, 3, 200, 9, 1];
+    for isa in tiers() {
+        let weights: Vec<i8> = (0..9 * 5 * 6).map(|i| (i * 37 % 251) as u8 as i8).collect();
+        let packed = PackedConv::pack(isa, &weights, [6, 5, 3, 3], FilterLayout::Ohwi, 1).unwrap();
+        let shape = ConvShape {
+            pads: [1; 4],
+            ..ConvShape::new([1, 1, 1], [3, 3])
+        };
+        let run = |stride| {
+            let mut out = [0i32; 6];
+            conv2d(
+                Image::ChannelsLast(MatRef::with_stride(&x, 1, 5, stride).unwrap()),
+                &shape,
+                &packed,
+                ZeroPoints::default(),
+                &Epilogue::default(),
+                OutMut::I32(MatMut::new(&mut out, 1, 6).unwrap()),
+                &mut Workspace::new(),
+                Threads::Single,
+            )
+            .unwrap();
+            out
+        };
+        for stride in [0, 1, usize::MAX] {
+            assert_eq!(run(stride), run(5), "{isa} {stride}");
+        }
+    }
+}
+
 #[test]
 fn images_without_channels_give_the_bias() {
     let shape = ConvShape {
