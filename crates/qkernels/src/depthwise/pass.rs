@@ -267,8 +267,9 @@ pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish, const G: usize>(
     // SAFETY: as promised by the caller; `x` is a column of the image.
     unsafe {
         // Held in registers if there are enough of them.
+        let hold = const { holds::<L>(G) };
         let mut held = [[[lanes.splat(0); 4]; STREAMED]; G];
-        if L::MANY_REGISTERS {
+        if hold {
             for (t, weights) in held.as_flattened_mut().iter_mut().enumerate() {
                 *weights = quad(lanes, p.weights.add(t * p.rows * size), L::WORDS);
             }
@@ -278,22 +279,27 @@ pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish, const G: usize>(
         let mut next = quad(lanes, p.init, L::WORDS);
         for (g, held) in held.iter().enumerate() {
             let words = words(lanes, &s, g, x);
-            next = add(lanes, next, words, held[0], weights(g, 0));
+            next = add::<L, G>(lanes, next, words, held[0], weights(g, 0));
         }
         for i in 0..p.count {
             let mut sums = next;
             next = quad(lanes, p.init, L::WORDS);
             for (g, held) in held.iter().enumerate() {
                 let middle = words(lanes, &s, g, x.wrapping_add(1));
-                sums = add(lanes, sums, middle, held[1], weights(g, 1));
+                sums = add::<L, G>(lanes, sums, middle, held[1], weights(g, 1));
                 let right = words(lanes, &s, g, x.wrapping_add(2));
-                sums = add(lanes, sums, right, held[2], weights(g, 2));
-                next = add(lanes, next, right, held[0], weights(g, 0));
+                sums = add::<L, G>(lanes, sums, right, held[2], weights(g, 2));
+                next = add::<L, G>(lanes, next, right, held[0], weights(g, 0));
             }
             finish::<L, F>(lanes, p, limits, sums, out.add(i * p.out_step));
             x = x.wrapping_add(2);
         }
     }
+}
+
+/// Whether registers hold the weights of so many groups of rows beside words and sums.
+const fn holds<L: DepthwiseLanes>(groups: usize) -> bool {
+    L::MANY_REGISTERS && groups == 1
 }
 
 /// The words of column `x` of a group of rows; padding outside of the image.
@@ -318,14 +324,14 @@ unsafe fn words<L: DepthwiseLanes>(lanes: L, s: &Stream, g: usize, x: usize) -> 
 ///
 /// `at` is valid for reads of `4 · WORDS` elements.
 #[inline(always)]
-unsafe fn add<L: DepthwiseLanes>(
+unsafe fn add<L: DepthwiseLanes, const G: usize>(
     lanes: L,
     sums: [L::Vector; 4],
     words: [L::Vector; 4],
     held: [L::Vector; 4],
     at: *const i32,
 ) -> [L::Vector; 4] {
-    let weights = if L::MANY_REGISTERS {
+    let weights = if const { holds::<L>(G) } {
         held
     } else {
         // SAFETY: as promised by the caller.

@@ -33,12 +33,15 @@ fn any_case() -> impl Strategy<Value = Case> {
 /// stride of two.
 fn any_streamed() -> impl Strategy<Value = Case> {
     let channels = prop::sample::select(&[64usize, 80, 128, 192][..]);
-    (super::conv_cases::any_case(), channels).prop_map(|(case, groups)| {
+    let all = (super::conv_cases::any_case(), channels, 1..9usize);
+    all.prop_map(|(case, groups, height)| {
         let mut shape = case.shape;
-        let [_, left, _, right] = shape.pads;
-        shape.kernel = [shape.kernel[0].min(4), 3];
+        let [top, left, bottom, right] = shape.pads;
+        shape.kernel = [height, 3];
         shape.strides[1] = 2;
         shape.dilations[1] = 1;
+        let reach = (height - 1) * shape.dilations[0] + 1;
+        shape.input[1] = shape.input[1].max(reach.saturating_sub(top + bottom));
         shape.input[2] = shape.input[2].max(3usize.saturating_sub(left + right));
         Case {
             shape,
