@@ -39,7 +39,7 @@ pub enum FilterLayout {
 pub struct PackedConv {
     kernel: [usize; 2],
     channels: usize,
-    /// Elements of a row of places as they are packed: where kernels read images as they are, whole
+    /// Elements of a row of places as they are packed: where kernels convolve directly, whole
     /// groups, the rest of them zeros.
     taps_row: usize,
     /// One a group.
@@ -209,9 +209,8 @@ impl PackedConv {
 /// `out` has a row a pixel and a column an output channel. `zp.a` is the zero point of `x`, one for
 /// all; `zp.b` those of the weights, one or one an output channel. Sums are exact in i32 on every
 /// tier and for every thread count; [`Epilogue`] says what happens to them. It runs on the tier
-/// that the weights were packed for. The matrix of patches is never made: what a tile of the
-/// product needs is gathered block by block, and a 1×1 kernel over channels-last pixels reads
-/// them in place. Nothing is allocated once the workspace is as large as
+/// that the weights were packed for. The matrix of patches is never made: the image is read in
+/// place, or what a tile of the product needs is copied block by block. Nothing is allocated once the workspace is as large as
 /// [`Workspace::required_conv2d`] says.
 ///
 /// # Errors

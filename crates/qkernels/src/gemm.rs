@@ -186,7 +186,7 @@ impl<'c> Call<'c> {
         Ok(())
     }
 
-    /// Runs it as a convolution that reads its image in place.
+    /// Runs it as a direct convolution.
     pub(crate) fn convolve<T: Tier, K: Microkernel + From<T>>(
         self,
         tier: T,
