@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedByRuntime
 
 MAX_BATCH = 100  # bounds the memory that ONNX Runtime takes
 SHOWN = 10
@@ -65,6 +66,18 @@ def check_logits(name: str, logits: np.ndarray, rows: int) -> None:
         raise InputError(f"{name}: {bad} of {rows} rows hold NaN or infinity")
 
 
+def open_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Open a model so that its sums do not saturate, if ONNX Runtime can run it so."""
+    providers = ["CPUExecutionProvider"]
+    # Without VNNI, sums of u8 by i8 saturate unless it multiplies u8 by u8, which QGemm cannot.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except NotImplementedByRuntime:
+        options.add_session_config_entry("session.x64quantprecision", "0")
+        return ort.InferenceSession(str(path), options, providers=providers)
+
+
 def run_onnxruntime(path: Path, image: np.ndarray, batch: int, optimize: bool) -> np.ndarray:
     """Return the model's first output for `image`, computed `batch` rows at a time."""
     if not path.is_file():
@@ -75,7 +88,7 @@ def run_onnxruntime(path: Path, image: np.ndarray, batch: int, optimize: bool) -
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # onnxruntime's exceptions share no public base class narrower than Exception
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, options)
         output = session.get_outputs()[0].name
         parts = [
             session.run([output], {"image": image[start : start + batch]})[0]
