@@ -29,18 +29,10 @@ pub fn jobs(convs: &[Geometry], distributions: &[Distribution]) -> Vec<Job> {
         .iter()
         .flat_map(|&geometry| distributions.iter().map(move |&drawn| (geometry, drawn)))
         .map(|(geometry, drawn)| Job {
-            label: format!("{OP} {}", data(geometry, drawn)),
+            label: format!("{OP} {}", drawn.label(&geometry.to_string())),
             build: Box::new(move |field| cell(geometry, drawn, field)),
         })
         .collect()
-}
-
-/// What is said of the data: the convolution, and `bell` if its weights are bell-shaped.
-fn data(geometry: Geometry, drawn: Distribution) -> String {
-    match drawn {
-        Distribution::Uniform => geometry.to_string(),
-        Distribution::Bell => format!("{geometry} bell"),
-    }
 }
 
 /// The image and the weights (outputs × inputs of a group × height × width of the kernel).
@@ -66,7 +58,7 @@ fn cell(geometry: Geometry, drawn: Distribution, field: &Field) -> Result<Cell, 
         shape: (m, k, n),
         batch: 1,
         types: "u8·i8→i32".to_owned(),
-        data: data(geometry, drawn),
+        data: drawn.label(&geometry.to_string()),
         ops: geometry.ops(),
         places: super::gemm::scattered(m)
             .flat_map(|row| row * n..(row + 1) * n)

@@ -107,6 +107,16 @@ pub enum Distribution {
     Bell,
 }
 
+impl Distribution {
+    /// What is said of data whose weights are drawn so: `bell` behind it, or nothing.
+    pub(super) fn label(self, data: &str) -> String {
+        match self {
+            Distribution::Uniform => data.to_owned(),
+            Distribution::Bell => format!("{data} bell"),
+        }
+    }
+}
+
 /// What is asked for: each combination becomes a cell.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -135,11 +145,10 @@ struct Spec {
 impl Spec {
     /// What is said of the weights: `hot`, or `hot bell`.
     fn data(&self) -> String {
-        match self.distribution {
-            _ if self.types == Types::Bf16Hardware => "hardware".to_owned(),
-            Distribution::Uniform => self.weights.name().to_owned(),
-            Distribution::Bell => format!("{} bell", self.weights.name()),
+        if self.types == Types::Bf16Hardware {
+            return "hardware".to_owned();
         }
+        self.distribution.label(self.weights.name())
     }
 }
 

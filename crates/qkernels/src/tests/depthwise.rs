@@ -29,8 +29,8 @@ fn any_case() -> impl Strategy<Value = Case> {
     })
 }
 
-/// Shapes whose columns some tiers keep in registers: whole blocks, three columns of taps, and a
-/// stride of two.
+/// Shapes whose columns some tiers multiply when they are interleaved: whole blocks, three columns of
+/// taps, and a stride of two.
 fn any_streamed() -> impl Strategy<Value = Case> {
     let channels = prop::sample::select(&[64usize, 80, 128, 192][..]);
     let all = (super::conv_cases::any_case(), channels, 1..9usize);
