@@ -123,7 +123,7 @@ impl Threads<'_> {
         shares: usize,
         scratch: &mut [Line],
         size: usize,
-        work: &(impl Fn(usize, &mut [Line]) + Sync),
+        work: &(dyn Fn(usize, &mut [Line]) + Sync),
     ) {
         match self {
             #[cfg(feature = "rayon")]
@@ -166,7 +166,7 @@ fn fork(
     count: usize,
     scratch: &mut [Line],
     size: usize,
-    work: &(impl Fn(usize, &mut [Line]) + Sync),
+    work: &(dyn Fn(usize, &mut [Line]) + Sync),
 ) {
     if count == 1 {
         return work(first, scratch);
