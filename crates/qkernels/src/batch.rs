@@ -435,7 +435,7 @@ impl Layout {
 impl VisitKernel for RunBatch<'_, '_> {
     type Output = Result<(), KernelError>;
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+    fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
         let ((m, k), (_, n)) = (self.a.shape(), self.b.shape());
         let layout = Layout::new::<K>(self.a.count(), (m, n, k), self.threads.count())?;
         self.check::<K>()?;
@@ -471,12 +471,7 @@ impl VisitKernel for RunBatch<'_, '_> {
                 let (Some(a), Some(b)) = (a.get(i), b.get(i)) else {
                     return;
                 };
-                let max_abs = with_typed!(b, b => tier.enter(PackInto::<_, K> {
-                    b,
-                    data: bytemuck::cast_slice_mut(data),
-                    sums,
-                    kernel: PhantomData,
-                }));
+                let max_abs = with_typed!(b, b => pack_part::<_, K>(tier, b, data, sums));
                 let header = header::<K>(isa, arithmetic, dtype, (k, n), max_abs);
                 let packed = PackedRef {
                     header,
@@ -490,7 +485,7 @@ impl VisitKernel for RunBatch<'_, '_> {
                 target.out = unsafe { target.out.moved(i * targets.stride) };
                 // Checked before anything was written.
                 let call = Call::new(a.into(), packed, zp, epilogue, target, within);
-                let done = call.and_then(|call| call.run::<T, K>(tier, &layout.plan, mem));
+                let done = call.and_then(|call| call.run::<K>(tier, &layout.plan, mem));
                 debug_assert!(done.is_ok());
             }
         };
@@ -501,6 +496,24 @@ impl VisitKernel for RunBatch<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Packs one matrix of a batch, whose type was checked: what cannot be is not compiled.
+fn pack_part<B: Operand, K: Microkernel>(
+    tier: K::Home,
+    b: MatRef<'_, B>,
+    data: &mut [u8],
+    sums: &mut [i32],
+) -> u32 {
+    if const { !K::ARITHMETIC.takes(B::DTYPE) } {
+        return 0;
+    }
+    tier.enter(PackInto::<B, K> {
+        b,
+        data: bytemuck::cast_slice_mut(data),
+        sums,
+        kernel: PhantomData,
+    })
 }
 
 fn header<K: Microkernel>(
@@ -573,7 +586,7 @@ impl Workspace {
         struct Required(usize, (usize, usize, usize), usize);
         impl VisitKernel for Required {
             type Output = Result<usize, KernelError>;
-            fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> Self::Output {
+            fn visit<K: Microkernel>(self, _tier: K::Home) -> Self::Output {
                 let layout = Layout::new::<K>(self.0, self.1, self.2)?;
                 Ok(layout.total().saturating_mul(size_of::<Line>()))
             }

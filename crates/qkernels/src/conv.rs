@@ -9,10 +9,9 @@ use crate::direct::{self, Direct, DirectPlan, Places};
 use crate::driver::Operands;
 use crate::error::check_shape;
 use crate::gemm::{Call, Run, Target};
-use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::patches::{Image, Patches};
-use crate::select::{VisitKernel, with_kernel, with_kernel_for};
+use crate::select::{VisitKernel, with_byte_kernel, with_byte_kernel_for};
 use crate::source::{Source, source};
 use crate::workspace::Line;
 use crate::zero_point::check_depth;
@@ -87,7 +86,7 @@ impl PackedConv {
         crate::error::check_len("weights", weights.len(), expected)?;
         let (taps, row) = (height.saturating_mul(width), width.saturating_mul(channels));
         let taps_row = if height > 1 && depth <= MAX_PADDED {
-            row.next_multiple_of(with_kernel(isa, Arithmetic::Int8, direct::Group))
+            row.next_multiple_of(with_byte_kernel(isa, direct::Group))
         } else {
             row
         };
@@ -295,7 +294,7 @@ fn run(direct: Option<Direct<'_>>, call: Call<'_>, ws: &mut Workspace) -> Result
         direct,
         run: Run { call, ws },
     };
-    with_kernel_for(&b, a.rows(), run)
+    with_byte_kernel_for(&b, a.rows(), run)
 }
 
 /// Checks everything that concerns all groups, so that no group is written when another cannot
@@ -433,7 +432,7 @@ impl Workspace {
             weights,
             threads: threads.count(),
         };
-        let direct = with_kernel(isa, Arithmetic::Int8, direct);
+        let direct = with_byte_kernel(isa, direct);
         Ok(Workspace::required(isa, rows, weights.each(), depth, threads).max(direct))
     }
 }
@@ -447,16 +446,19 @@ struct RunConv<'c, 'w> {
 impl VisitKernel for RunConv<'_, '_> {
     type Output = Result<(), KernelError>;
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+    fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
         let Run { call, ws } = self.run;
+        if !K::SEGMENTS {
+            return Run { call, ws }.visit::<K>(tier);
+        }
         let plan = self
             .direct
             .and_then(|direct| Some((direct, direct.plan::<K>(&call.operands, call.threads())?)));
         let Some((direct, plan)) = plan else {
-            return Run { call, ws }.visit::<T, K>(tier);
+            return Run { call, ws }.visit::<K>(tier);
         };
         let mem = ws.lines(plan.total_lines())?;
-        call.convolve::<T, K>(tier, direct, &plan, mem)
+        call.convolve::<K>(tier, direct, &plan, mem)
     }
 }
 
@@ -471,7 +473,7 @@ struct Required<'a> {
 impl VisitKernel for Required<'_> {
     type Output = usize;
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
+    fn visit<K: Microkernel>(self, _tier: K::Home) -> usize {
         let [y, x] = self.axes;
         let lines = self.images.saturating_mul(y.output);
         let PackedConv {

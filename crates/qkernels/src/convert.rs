@@ -24,7 +24,7 @@ macro_rules! conversions {
         /// [`KernelError::Length`] when the lengths differ.
         pub fn $name(isa: Isa, x: &[$from], out: &mut [$to]) -> Result<(), KernelError> {
             check_len("out", out.len(), x.len())?;
-            isa.enter($task { x, out });
+            isa.enter_shared($task { x, out });
             Ok(())
         }
 

@@ -8,8 +8,6 @@ mod plan;
 
 pub use pack::PackedDepthwise;
 
-use qformat::DType;
-
 use crate::conv_shape::Axis;
 use crate::error::check_shape;
 use crate::gemm::Target;
@@ -74,46 +72,29 @@ pub fn depthwise<A: Lhs>(
 ) -> Result<(), KernelError> {
     let target = Target::new(out, epilogue);
     let operands = Operands::new(x, shape, weights, zp, epilogue, &target)?;
-    run(match A::DTYPE {
-        DType::U8 => AnyCall::U8(operands.cast(), target, ws, threads),
-        // The only one left: the trait is sealed.
-        _ => AnyCall::I8(operands.cast(), target, ws, threads),
+    run(Call {
+        operands,
+        target,
+        ws,
+        threads,
     })
 }
 
-/// A call on bytes of either kind.
-enum AnyCall<'c, 'w> {
-    U8(Operands<'c, u8>, Target<'c>, &'w mut Workspace, Threads<'c>),
-    I8(Operands<'c, i8>, Target<'c>, &'w mut Workspace, Threads<'c>),
-}
-
 /// Not generic: kernels are compiled here.
-fn run(call: AnyCall<'_, '_>) -> Result<(), KernelError> {
-    match call {
-        AnyCall::U8(operands, target, ws, threads) => Call {
-            operands,
-            target,
-            ws,
-            threads,
-        }
-        .run(),
-        AnyCall::I8(operands, target, ws, threads) => Call {
-            operands,
-            target,
-            ws,
-            threads,
-        }
-        .run(),
-    }
+fn run(call: Call<'_, '_>) -> Result<(), KernelError> {
+    call.operands.weights.isa().dispatch(call)
 }
 
 /// The operands of a call, all shapes checked against each other.
 #[derive(Clone, Copy)]
-pub(crate) struct Operands<'a, A> {
-    x: MatRef<'a, A>,
+pub(crate) struct Operands<'a> {
+    /// The bits of bytes of either kind.
+    x: MatRef<'a, u8>,
+    /// What flips them to unsigned ones, as lanes read them.
+    flip: u8,
     weights: &'a PackedDepthwise,
     geometry: Geometry,
-    /// Of `x`: a value of its type.
+    /// A value of the type of `x`.
     zero_point: i32,
     weight_zero_points: ZeroPoint<'a>,
     epilogue: Epilogue<'a>,
@@ -137,8 +118,8 @@ impl Geometry {
     }
 }
 
-impl<'a, A: Lhs> Operands<'a, A> {
-    pub(crate) fn new(
+impl<'a> Operands<'a> {
+    pub(crate) fn new<A: Lhs>(
         x: MatRef<'a, A>,
         shape: &ConvShape,
         weights: &'a PackedDepthwise,
@@ -169,7 +150,8 @@ impl<'a, A: Lhs> Operands<'a, A> {
         let depth = shape.kernel[0].saturating_mul(shape.kernel[1]);
         epilogue.check_bias(check_depth(depth, &zp, a_range, (-128, 127))?)?;
         Ok(Operands {
-            x,
+            x: x.cast(),
+            flip: if A::DTYPE.is_signed() { 128 } else { 0 },
             weights,
             geometry,
             zero_point,
@@ -177,39 +159,21 @@ impl<'a, A: Lhs> Operands<'a, A> {
             epilogue: *epilogue,
         })
     }
-
-    /// The same bits as another type of the same size.
-    fn cast<U: Lhs>(self) -> Operands<'a, U> {
-        Operands {
-            x: self.x.cast(),
-            weights: self.weights,
-            geometry: self.geometry,
-            zero_point: self.zero_point,
-            weight_zero_points: self.weight_zero_points,
-            epilogue: self.epilogue,
-        }
-    }
 }
 
 /// A call whose arguments fit each other.
-pub(crate) struct Call<'c, 'w, A> {
-    pub(crate) operands: Operands<'c, A>,
+pub(crate) struct Call<'c, 'w> {
+    pub(crate) operands: Operands<'c>,
     pub(crate) target: Target<'c>,
     pub(crate) ws: &'w mut Workspace,
     pub(crate) threads: Threads<'c>,
 }
 
-impl<A: Lhs> Call<'_, '_, A> {
-    fn run(self) -> Result<(), KernelError> {
-        self.operands.weights.isa().dispatch(self)
-    }
-}
-
-impl<A: Lhs> Visit for Call<'_, '_, A> {
+impl Visit for Call<'_, '_> {
     type Output = Result<(), KernelError>;
 
     fn visit<T: Tier>(self, tier: T) -> Self::Output {
-        driver::run(tier, self)
+        driver::run::<T::Depthwise>(tier.into(), self)
     }
 }
 

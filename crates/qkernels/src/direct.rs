@@ -82,9 +82,9 @@ impl Direct<'_> {
         clippy::too_many_arguments,
         reason = "as the loop nest, and what is direct"
     )]
-    pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
+    pub(crate) fn run<K: Microkernel>(
         self,
-        tier: T,
+        tier: K::Home,
         operands: &Operands<'_>,
         packed: &[K::Rhs],
         target: Target<'_>,

@@ -88,7 +88,7 @@ pub fn dot_i64(isa: Isa, a: &[i16], b: &[i16]) -> Result<i64, KernelError> {
         }
     }
     check_len("b", b.len(), a.len())?;
-    Ok(isa.enter(Sum(a, b)))
+    Ok(isa.enter_shared(Sum(a, b)))
 }
 
 /// Floats of 16 bits: f16 and bf16.
@@ -138,5 +138,5 @@ pub fn dot_f32<F: HalfFloat>(isa: Isa, a: &[F], b: &[F]) -> Result<f32, KernelEr
         }
     }
     check_len("b", b.len(), a.len())?;
-    Ok(isa.enter(Sum(a, b)))
+    Ok(isa.enter_shared(Sum(a, b)))
 }

@@ -101,8 +101,8 @@ pub(crate) struct Columns<'a, A> {
 }
 
 /// Computes `out = epilogue((A − Z_a) · (B − Z_b))`; `mem` holds the plan's lines.
-pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
-    tier: T,
+pub(crate) fn run<K: Microkernel>(
+    tier: K::Home,
     operands: Operands<'_>,
     packed: &[K::Rhs],
     Target { out, steps, .. }: Target<'_>,

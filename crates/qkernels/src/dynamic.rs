@@ -3,12 +3,11 @@
 use qformat::{DType, FormatError, QParams, Scheme, rne};
 
 use crate::gemm::{self, Call};
-use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::pack::PackedRef;
 use crate::plan::{Plan, lines};
 use crate::quantize::{Divisor, Target, quantize_by};
-use crate::select::{VisitKernel, with_kernel_for};
+use crate::select::{VisitKernel, with_byte_kernel_for};
 use crate::source::{Gather, Source};
 use crate::{
     Epilogue, Isa, KernelError, MatRef, MinMax, OutMut, Threads, Workspace, ZeroPoint, ZeroPoints,
@@ -150,7 +149,7 @@ fn run(call: RunDynamic<'_, '_>) -> Result<(), KernelError> {
         });
     }
     let (b, rows) = (call.b, call.a.rows());
-    with_kernel_for(&b, rows, call)
+    with_byte_kernel_for(&b, rows, call)
 }
 
 /// Elements of a transposed view that are taken at a time, on the stack.
@@ -261,7 +260,7 @@ fn groups(how: Dynamic, m: usize) -> usize {
 impl VisitKernel for RunDynamic<'_, '_> {
     type Output = Result<(), KernelError>;
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+    fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
         let Self { a, b, how, .. } = self;
         let isa = b.isa();
         let groups = groups(how, a.rows());
@@ -328,7 +327,7 @@ impl VisitKernel for RunDynamic<'_, '_> {
         if !how.per_row() {
             call.operands.a_scale = Some(scales[0]);
         }
-        call.run::<T, K>(tier, &plan, mem)
+        call.run::<K>(tier, &plan, mem)
     }
 }
 

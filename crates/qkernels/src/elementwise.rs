@@ -6,6 +6,7 @@
 use qformat::QuantElement;
 
 use crate::dot::DOT_LANES;
+use crate::isa::Tier;
 use crate::portable;
 use crate::quantize::{Divisor, Target};
 use crate::{Lhs, Operand};
@@ -14,6 +15,9 @@ use crate::{Lhs, Operand};
 /// instructions overrides it where the compiler does not find them by itself. The results are the
 /// same bits. Slices of one call have equal lengths; element types have 8 or 16 bits.
 pub(crate) trait Elementwise: Copy {
+    /// The lowest tier that has these.
+    type Home: Tier;
+
     /// `Σ a[i] · b[i]` modulo 2^32.
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

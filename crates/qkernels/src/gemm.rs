@@ -5,7 +5,6 @@ use qformat::DType;
 use crate::direct::{Direct, DirectPlan};
 use crate::driver::{self, Operands};
 use crate::error::check_shape;
-use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::out::Out;
 use crate::pack::PackedRef;
@@ -170,9 +169,9 @@ impl<'c> Call<'c> {
     }
 
     /// Runs it on a kernel, with memory that the plan asks for.
-    pub(crate) fn run<T: Tier, K: Microkernel + From<T>>(
+    pub(crate) fn run<K: Microkernel>(
         self,
-        tier: T,
+        tier: K::Home,
         plan: &Plan,
         mem: &mut [Line],
     ) -> Result<(), KernelError> {
@@ -182,14 +181,14 @@ impl<'c> Call<'c> {
             threads,
         } = self;
         let packed = operands.b.elements::<K>()?;
-        driver::run::<T, K>(tier, operands, packed, target, plan, mem, threads);
+        driver::run::<K>(tier, operands, packed, target, plan, mem, threads);
         Ok(())
     }
 
     /// Runs it as a direct convolution.
-    pub(crate) fn convolve<T: Tier, K: Microkernel + From<T>>(
+    pub(crate) fn convolve<K: Microkernel>(
         self,
-        tier: T,
+        tier: K::Home,
         direct: Direct<'_>,
         plan: &DirectPlan,
         mem: &mut [Line],
@@ -200,7 +199,7 @@ impl<'c> Call<'c> {
             target,
             threads,
         } = self;
-        direct.run::<T, K>(tier, &operands, packed, target, plan, mem, threads);
+        direct.run::<K>(tier, &operands, packed, target, plan, mem, threads);
         Ok(())
     }
 
@@ -266,10 +265,10 @@ pub(crate) struct Run<'c, 'w> {
 impl VisitKernel for Run<'_, '_> {
     type Output = Result<(), KernelError>;
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+    fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
         let plan = self.call.plan::<K>();
         let mem = self.ws.lines(plan.total_lines())?;
-        self.call.run::<T, K>(tier, &plan, mem)
+        self.call.run::<K>(tier, &plan, mem)
     }
 }
 
@@ -295,7 +294,7 @@ impl Workspace {
         struct Required(usize, usize, usize, usize);
         impl VisitKernel for Required {
             type Output = usize;
-            fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
+            fn visit<K: Microkernel>(self, _tier: K::Home) -> usize {
                 let Required(m, n, k, threads) = self;
                 let plan = Plan::new::<K>(m, n, k, threads);
                 plan.total_lines().saturating_mul(size_of::<Line>())

@@ -74,7 +74,7 @@ pub fn histogram(
             max_bins: MAX_BINS,
         });
     }
-    let mut rest = isa.enter(Fill {
+    let mut rest = isa.enter_shared(Fill {
         x,
         into,
         bins,

@@ -37,21 +37,21 @@ pub(crate) trait Visit {
 /// A token type: its values prove that the tier's instructions run.
 pub(crate) trait Tier: Copy + Send + Sync + 'static {
     /// The microkernel of products of bytes.
-    type Int8: Microkernel<Acc = i32> + From<Self>;
+    type Int8: Microkernel<Acc = i32, Home: From<Self>>;
     /// Of products of i16.
-    type Int16: Microkernel<Acc = i32> + From<Self>;
+    type Int16: Microkernel<Acc = i32, Home: From<Self>>;
     /// Of products of f16, summed in f32.
-    type F16: Microkernel<Acc = f32> + From<Self>;
+    type F16: Microkernel<Acc = f32, Home: From<Self>>;
     /// Of products of f16, summed in f16.
-    type F16Sums: Microkernel<Acc = f32> + From<Self>;
+    type F16Sums: Microkernel<Acc = f32, Home: From<Self>>;
     /// Of products of bf16, summed in f32 with one rounding a step.
-    type Bf16: Microkernel<Acc = f32> + From<Self>;
+    type Bf16: Microkernel<Acc = f32, Home: From<Self>>;
     /// Of products of bf16 as the processor's own instruction does it, if it has one.
-    type Bf16Hardware: Microkernel<Acc = f32> + From<Self>;
+    type Bf16Hardware: Microkernel<Acc = f32, Home: From<Self>>;
     /// Elementwise operations with the tier's instructions.
-    type Elementwise: Elementwise;
+    type Elementwise: Elementwise<Home: From<Self>>;
     /// The vectors of depthwise convolutions.
-    type Depthwise: DepthwiseLanes;
+    type Depthwise: DepthwiseLanes<Home: From<Self>>;
 
     /// A token, if this processor (or, without `std`, the compile target) has the instructions.
     fn detect() -> Option<Self>;
@@ -71,7 +71,7 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
 
     /// Runs `visitor` with the kernel for split weights; where there is none, with that of bytes.
     fn split_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
-        visitor.visit::<Self, Self::Int8>(self)
+        visitor.visit::<Self::Int8>(self.into())
     }
 
     // What follows is that of the elementwise operations, or plain; a tier overrides it where it
@@ -130,6 +130,19 @@ macro_rules! tiers {
             #[inline]
             pub(crate) fn enter<K: Task>(self, task: K) -> K::Output {
                 match self.0 { $( $(#[cfg($gate)])? Token::$variant(token) => token.enter(task), )* }
+            }
+
+            /// Runs a task that needs no more than elementwise operations, inside the door of the
+            /// lowest tier that has the same ones.
+            #[inline]
+            pub(crate) fn enter_shared<K: Task>(self, task: K) -> K::Output {
+                match self.0 { $(
+                    $(#[cfg($gate)])?
+                    Token::$variant(token) => {
+                        type Operations = <$token as Tier>::Elementwise;
+                        <Operations as Elementwise>::Home::from(token).enter(task)
+                    }
+                )* }
             }
 
             /// Chooses the code for the tier, once, without entering its door.

@@ -2,9 +2,10 @@
 
 use bytemuck::Pod;
 
-use crate::Operand;
+use crate::isa::Tier;
 use crate::outliers::PanelOutliers;
 use crate::store::Steps;
+use crate::{Arithmetic, Operand};
 
 /// What sums are kept in: i32 or f32.
 pub(crate) trait Acc: Pod + Default + Send + Sync {
@@ -96,7 +97,14 @@ pub(crate) struct Products<'a, A> {
 /// The facts travel with the code: packing, blocking, tails and tests are written once against
 /// them. `width` is a multiple of [`UNIT`](Self::UNIT), so a narrow last panel costs no more than
 /// the units it needs.
-pub(crate) trait Microkernel: Copy + Send + Sync + 'static {
+pub(crate) trait Microkernel:
+    Copy + Send + Sync + 'static + From<<Self as Microkernel>::Home>
+{
+    /// The lowest tier that has the kernel: what calls it is compiled once, in that tier's door,
+    /// for the tiers above as well.
+    type Home: Tier;
+    /// What it computes.
+    const ARITHMETIC: Arithmetic;
     /// Identifies the packed layout; stored in packed weights.
     const ID: &'static str;
     /// Neighbours in K that one step eats.

@@ -314,9 +314,9 @@ impl PackedB {
         struct Pack<'a>(Isa, Matrix<'a>, Layout);
         impl VisitKernel for Pack<'_> {
             type Output = Result<PackedB, KernelError>;
-            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+            fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
                 let Pack(isa, b, layout) = self;
-                with_typed!(b, b => PackedB::pack_for::<T, K, _>(tier, isa, b, layout))
+                with_typed!(b, b => PackedB::pack_for::<K, _>(tier, isa, b, layout))
             }
         }
         let mut packed = with_kernel(isa, arithmetic, Pack(isa, b, layout))?;
@@ -325,12 +325,20 @@ impl PackedB {
     }
 
     /// Packs for a kernel.
-    pub(crate) fn pack_for<T: Tier, K: Microkernel, B: Operand>(
-        tier: T,
+    pub(crate) fn pack_for<K: Microkernel, B: Operand>(
+        tier: K::Home,
         isa: Isa,
         b: MatRef<'_, B>,
         layout: Layout,
     ) -> Result<PackedB, KernelError> {
+        // What cannot be is not compiled.
+        if const { !K::ARITHMETIC.takes(B::DTYPE) } {
+            return Err(KernelError::Arithmetic {
+                what: "b",
+                given: B::DTYPE,
+                arithmetic: K::ARITHMETIC,
+            });
+        }
         let b = match layout {
             Layout::RowMajor => b,
             Layout::Transposed => b.transposed(),

@@ -135,7 +135,7 @@ pub struct PowerSums {
 /// ```
 pub fn power_sums(isa: Isa, x: &[f32], window: PowerWindow) -> Result<PowerSums, KernelError> {
     check_terms(x.len())?;
-    Ok(isa.enter(Sums { x, window }))
+    Ok(isa.enter_shared(Sums { x, window }))
 }
 
 fn check_terms(given: usize) -> Result<(), KernelError> {

@@ -218,7 +218,7 @@ pub fn quantize<T: QuantElement>(
 ) -> Result<(), KernelError> {
     check_type::<T>(params)?;
     check_len("out", out.len(), x.len())?;
-    isa.enter(Quantize { x, params, out });
+    isa.enter_shared(Quantize { x, params, out });
     Ok(())
 }
 
@@ -231,7 +231,7 @@ pub(crate) fn quantize_by<T: QuantElement>(
     out: &mut [T],
 ) {
     debug_assert_eq!(x.len(), out.len());
-    isa.enter(QuantizeBy { x, by, to, out });
+    isa.enter_shared(QuantizeBy { x, by, to, out });
 }
 
 struct QuantizeBy<'a, T> {
@@ -301,7 +301,7 @@ pub fn dequantize<T: QuantElement>(
 ) -> Result<(), KernelError> {
     check_type::<T>(params)?;
     check_len("out", out.len(), q.len())?;
-    isa.enter(Dequantize { q, params, out });
+    isa.enter_shared(Dequantize { q, params, out });
     Ok(())
 }
 

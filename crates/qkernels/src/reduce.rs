@@ -72,7 +72,7 @@ impl AbsMax {
 /// ```
 #[must_use]
 pub fn min_max(isa: Isa, x: &[f32]) -> MinMax {
-    isa.enter(Range { x })
+    isa.enter_shared(Range { x })
 }
 
 /// Largest magnitude of the finite values of `x`, and how many elements are not finite: the
@@ -85,7 +85,7 @@ pub fn min_max(isa: Isa, x: &[f32]) -> MinMax {
 /// ```
 #[must_use]
 pub fn abs_max(isa: Isa, x: &[f32]) -> AbsMax {
-    isa.enter(Magnitude { x })
+    isa.enter_shared(Magnitude { x })
 }
 
 /// Bits of +∞: a magnitude from here on is not finite.

@@ -35,7 +35,7 @@ pub fn requantize<T: QuantElement>(
 ) -> Result<(), KernelError> {
     check_type::<T>(params)?;
     check_len("out", out.len(), acc.len())?;
-    isa.enter(Requantize {
+    isa.enter_shared(Requantize {
         acc,
         multiplier,
         params,

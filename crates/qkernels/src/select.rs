@@ -5,12 +5,12 @@ use crate::kernel::Microkernel;
 use crate::pack::PackedRef;
 use crate::{Arithmetic, Isa};
 
-/// Work that is told its tier and kernel.
+/// Work that is told its kernel, and the tier in whose door that is compiled.
 pub(crate) trait VisitKernel {
     /// What the work gives back.
     type Output;
     /// Is told.
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output;
+    fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output;
 }
 
 /// Runs `visitor` with the kernel of a tier for an arithmetic.
@@ -27,6 +27,30 @@ pub(crate) fn with_kernel<V: VisitKernel>(
         }
     }
     isa.dispatch(Select(arithmetic, visitor))
+}
+
+/// Runs `visitor` with the kernel of a tier for bytes: no other one is compiled for it.
+pub(crate) fn with_byte_kernel<V: VisitKernel>(isa: Isa, visitor: V) -> V::Output {
+    struct Bytes<V>(V);
+    impl<V: VisitKernel> Visit for Bytes<V> {
+        type Output = V::Output;
+        fn visit<T: Tier>(self, tier: T) -> V::Output {
+            self.0.visit::<T::Int8>(tier.into())
+        }
+    }
+    isa.dispatch(Bytes(visitor))
+}
+
+/// Runs `visitor` with the kernel of a tier for i16.
+pub(crate) fn with_int16_kernel<V: VisitKernel>(isa: Isa, visitor: V) -> V::Output {
+    struct Words<V>(V);
+    impl<V: VisitKernel> Visit for Words<V> {
+        type Output = V::Output;
+        fn visit<T: Tier>(self, tier: T) -> V::Output {
+            self.0.visit::<T::Int16>(tier.into())
+        }
+    }
+    isa.dispatch(Words(visitor))
 }
 
 /// Whether split weights pay for `m` rows: they are unpacked for every call, which 8 rows
@@ -49,6 +73,19 @@ pub(crate) fn with_kernel_for<V: VisitKernel>(
     }
 }
 
+/// The same where B is bytes.
+pub(crate) fn with_byte_kernel_for<V: VisitKernel>(
+    b: &PackedRef<'_>,
+    m: usize,
+    visitor: V,
+) -> V::Output {
+    if b.outliers.is_some() {
+        with_split_kernel(b.isa(), (m, b.n(), b.k()), visitor)
+    } else {
+        with_byte_kernel(b.isa(), visitor)
+    }
+}
+
 /// The same for weights that are split, in a product of `m × k` by `k × n` bytes.
 pub(crate) fn with_split_kernel<V: VisitKernel>(
     isa: Isa,
@@ -65,7 +102,7 @@ pub(crate) fn with_split_kernel<V: VisitKernel>(
     if split_pays(m, n, k) {
         isa.dispatch(Split(visitor))
     } else {
-        with_kernel(isa, Arithmetic::Int8, visitor)
+        with_byte_kernel(isa, visitor)
     }
 }
 
@@ -76,11 +113,11 @@ pub(crate) fn kernel_of<T: Tier, V: VisitKernel>(
     visitor: V,
 ) -> V::Output {
     match arithmetic {
-        Arithmetic::Int8 => visitor.visit::<T, T::Int8>(tier),
-        Arithmetic::Int16 => visitor.visit::<T, T::Int16>(tier),
-        Arithmetic::F16 => visitor.visit::<T, T::F16>(tier),
-        Arithmetic::F16Sums => visitor.visit::<T, T::F16Sums>(tier),
-        Arithmetic::Bf16 => visitor.visit::<T, T::Bf16>(tier),
-        Arithmetic::Bf16Hardware => visitor.visit::<T, T::Bf16Hardware>(tier),
+        Arithmetic::Int8 => visitor.visit::<T::Int8>(tier.into()),
+        Arithmetic::Int16 => visitor.visit::<T::Int16>(tier.into()),
+        Arithmetic::F16 => visitor.visit::<T::F16>(tier.into()),
+        Arithmetic::F16Sums => visitor.visit::<T::F16Sums>(tier.into()),
+        Arithmetic::Bf16 => visitor.visit::<T::Bf16>(tier.into()),
+        Arithmetic::Bf16Hardware => visitor.visit::<T::Bf16Hardware>(tier.into()),
     }
 }

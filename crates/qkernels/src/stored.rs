@@ -24,7 +24,6 @@ use alloc::vec::Vec;
 
 use qformat::DType;
 
-use crate::isa::Tier;
 use crate::kernel::Microkernel;
 use crate::pack::{Header, PackedB, PackedRef, Sizes};
 use crate::select::{VisitKernel, with_kernel};
@@ -108,7 +107,7 @@ struct Facts {
 
 impl VisitKernel for Facts {
     type Output = (&'static str, Option<Sizes>);
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> Self::Output {
+    fn visit<K: Microkernel>(self, _tier: K::Home) -> Self::Output {
         (K::ID, Sizes::new::<K>(self.k, self.n))
     }
 }

@@ -27,7 +27,7 @@ pub fn row_sums<A: Lhs>(isa: Isa, m: MatRef<'_, A>, out: &mut [i32]) -> Result<(
         isa.enter(Rows { m, out });
     } else {
         let m = m.transposed();
-        isa.enter(Columns { m, out });
+        isa.enter_shared(Columns { m, out });
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ pub fn col_sums<A: Lhs>(isa: Isa, m: MatRef<'_, A>, out: &mut [i32]) -> Result<(
     check_len("out", out.len(), m.cols())?;
     check_terms::<A>(m.rows())?;
     if m.is_row_major() {
-        isa.enter(Columns { m, out });
+        isa.enter_shared(Columns { m, out });
     } else {
         let m = m.transposed();
         isa.enter(Rows { m, out });

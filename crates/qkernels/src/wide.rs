@@ -9,7 +9,7 @@ use crate::isa::{Task, Tier};
 use crate::kernel::{Init, LhsTile, Microkernel, RhsPanel, TileMut, lhs_place};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{lines, part};
-use crate::select::{VisitKernel, with_kernel};
+use crate::select::{VisitKernel, with_int16_kernel};
 use crate::workspace::Line;
 use crate::{Arithmetic, KernelError, MatMut, MatRef, Threads, Workspace};
 
@@ -71,7 +71,7 @@ fn run(
         ws,
         threads,
     };
-    with_kernel(b.isa(), Arithmetic::Int16, wide)
+    with_int16_kernel(b.isa(), wide)
 }
 
 struct Wide<'c, 'w> {
@@ -85,7 +85,7 @@ struct Wide<'c, 'w> {
 impl VisitKernel for Wide<'_, '_> {
     type Output = Result<(), KernelError>;
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> Self::Output {
+    fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
         let Wide {
             a,
             b,

@@ -8,14 +8,15 @@ use core::marker::PhantomData;
 
 use bytemuck::Pod;
 
-use crate::Operand;
-use crate::isa::Tier;
+use crate::arch::scalar::Scalar;
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, TileMut, check_tile};
 use crate::portable::{f16_bits_to_f32, f32_to_f16_bits, fused};
+use crate::{Arithmetic, Operand};
 
 /// One step of a sum.
 pub(crate) trait Math: Copy + Send + Sync + 'static {
     const ID: &'static str;
+    const ARITHMETIC: Arithmetic;
     type Acc: Acc;
     type Lhs: Pod + Send + Sync;
     type Rhs: Pod + Send + Sync;
@@ -29,8 +30,8 @@ pub(crate) trait Math: Copy + Send + Sync + 'static {
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<M>(PhantomData<M>);
 
-impl<T: Tier, M> From<T> for Plain<M> {
-    fn from(_: T) -> Self {
+impl<M> From<Scalar> for Plain<M> {
+    fn from(_: Scalar) -> Self {
         Plain(PhantomData)
     }
 }
@@ -47,6 +48,7 @@ macro_rules! math {
 
         impl Math for $name {
             const ID: &'static str = $id;
+            const ARITHMETIC: Arithmetic = Arithmetic::$name;
             type Acc = $acc;
             type Lhs = $lhs;
             type Rhs = $rhs;
@@ -97,6 +99,8 @@ math! {
 const NR: usize = 8;
 
 impl<M: Math> Microkernel for Plain<M> {
+    type Home = Scalar;
+    const ARITHMETIC: Arithmetic = M::ARITHMETIC;
     const ID: &'static str = M::ID;
     const KG: usize = 1;
     const UNIT: usize = NR;
@@ -118,7 +122,8 @@ impl<M: Math> Microkernel for Plain<M> {
         M::rhs(b)
     }
 
-    #[inline]
+    // No instructions of a door are wanted, and loops call it from many places.
+    #[inline(never)]
     fn accumulate(
         self,
         a: LhsTile<'_, M::Lhs>,

@@ -43,4 +43,6 @@ impl Tier for Scalar {
 }
 
 /// The plain forms.
-impl Elementwise for Scalar {}
+impl Elementwise for Scalar {
+    type Home = Scalar;
+}

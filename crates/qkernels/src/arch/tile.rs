@@ -5,12 +5,15 @@
 
 use bytemuck::Pod;
 
+use crate::Arithmetic;
 use crate::arch::prefetch;
 use crate::kernel::{Acc, RawTile};
 
 /// The vector instructions of one arithmetic. Every function is inlined into a tile whose
 /// `target_feature` list covers its instructions; calling one is a promise that they run.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
+    /// What they compute.
+    const ARITHMETIC: Arithmetic;
     /// Sums in a vector.
     const LANES: usize;
     /// Neighbours in K that one step eats.
@@ -212,30 +215,23 @@ unsafe fn step<I: Lanes, const X: bool, const R: usize, const V: usize>(
     }
 }
 
-/// Defines a microkernel from [`Lanes`]: the tier (or the kind of tiers) that proves its
-/// instructions, the name of its packed layout, the features that its tiles are compiled with, what
+/// Defines a microkernel from [`Lanes`]: the lowest tier that proves its instructions, the name of its packed layout, the features that its tiles are compiled with, what
 /// is added to a signed A, and the rows of the highest tile for each number of vectors.
 macro_rules! kernel {
     (
         $(#[$doc:meta])*
-        $name:ident $(($token:ty))? $(for $has:ident)? = $id:literal, $lanes:ty, $features:literal,
+        $name:ident($home:ty) = $id:literal, $lanes:ty, $features:literal,
         shift $shift:tt, rows [$($rows:tt),*]
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name(());
 
-        $(impl From<$token> for $name {
-            fn from(_: $token) -> Self {
+        impl From<$home> for $name {
+            fn from(_: $home) -> Self {
                 $name(())
             }
-        })?
-
-        $(impl<T: $has> From<T> for $name {
-            fn from(_: T) -> Self {
-                $name(())
-            }
-        })?
+        }
 
         const _: () = {
             use $crate::arch::tile::{Convert, Lanes, table, tile};
@@ -259,6 +255,8 @@ macro_rules! kernel {
             $crate::arch::tile::kernel!(@shifting $shift, $lanes, $features, [$($rows),*]);
 
             impl Microkernel for $name {
+                type Home = $home;
+                const ARITHMETIC: $crate::Arithmetic = <$lanes as Lanes>::ARITHMETIC;
                 const ID: &'static str = $id;
                 const KG: usize = <$lanes as Lanes>::KG;
                 const UNIT: usize = <$lanes as Lanes>::LANES;

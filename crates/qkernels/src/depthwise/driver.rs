@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::lanes::{DepthwiseLanes, Finish, Floats, I8, Kind, Limits, Sums, U8, word};
+use super::lanes::{Bytes, DepthwiseLanes, Finish, Floats, Kind, Limits, Sums, word};
 use super::pack::{Block, for_words};
 use super::pass::{Pass, Row, STREAMED, STREAMED_GROUPS, Stream, interleave, multiply, stream};
 use super::plan::{COLUMN_ARRAYS, Plan};
@@ -12,7 +12,7 @@ use crate::isa::{Task, Tier};
 use crate::out::Out;
 use crate::store::{Steps, Store, Tile, store_tile};
 use crate::workspace::Line;
-use crate::{KernelError, Lhs, Scale, ZeroPoint};
+use crate::{KernelError, Scale, ZeroPoint};
 
 /// Column data, block by block: in the order of the sums, or, where lanes do not finish them,
 /// scales and biases as they are.
@@ -25,40 +25,31 @@ struct Columns<'a> {
     minus_zero_points: Option<&'a [i32]>,
 }
 
-/// What is added to bytes of A so that lanes read them as unsigned.
-const fn flip<A: Lhs>() -> u8 {
-    if A::DTYPE.is_signed() { 128 } else { 0 }
-}
-
 /// What lanes make of the sums by themselves; `None`: sums, which then go through memory.
 fn kind<L: DepthwiseLanes>(store: &Store<'_>) -> Option<Kind> {
     match store.steps {
         Steps::Sums => Some(Kind::Sums),
         _ if !L::FINISHES || !store.by_steps(None) => None,
         Steps::Floats { .. } => Some(Kind::Floats),
-        // Limits and zero point are values of the type; those of both types are the same in both.
-        Steps::Bytes { lo, zero_point, .. } => Some(match lo as i32 + zero_point < 0 {
-            true => Kind::I8,
-            false => Kind::U8,
-        }),
+        Steps::Bytes { .. } => Some(Kind::Bytes),
         Steps::F16 { .. } | Steps::Bf16 { .. } => None,
     }
 }
 
 /// Computes a depthwise convolution.
-pub(super) fn run<T: Tier, A: Lhs>(tier: T, call: Call<'_, '_, A>) -> Result<(), KernelError> {
+pub(super) fn run<L: DepthwiseLanes>(tier: L::Home, call: Call<'_, '_>) -> Result<(), KernelError> {
     let Call {
         operands,
         target,
         ws,
         threads,
     } = call;
-    let weights = operands.weights.words::<T::Depthwise>()?;
+    let weights = operands.weights.words::<L>()?;
     let (rows, channels) = target.out.shape();
     if rows == 0 || channels == 0 {
         return Ok(());
     }
-    let plan = Plan::new::<T::Depthwise>(&operands.geometry, channels, threads.count());
+    let plan = Plan::new::<L>(&operands.geometry, channels, threads.count());
     let (columns, shares) = ws
         .lines(plan.total_lines())?
         .split_at_mut(plan.column_lines);
@@ -67,7 +58,7 @@ pub(super) fn run<T: Tier, A: Lhs>(tier: T, call: Call<'_, '_, A>) -> Result<(),
         row_scale: operands.epilogue.row_scale,
         residual: operands.epilogue.residual,
     };
-    let kind = kind::<T::Depthwise>(&store);
+    let kind = kind::<L>(&store);
     let columns = tier.enter(SetColumns {
         operands: &operands,
         plan: &plan,
@@ -79,7 +70,7 @@ pub(super) fn run<T: Tier, A: Lhs>(tier: T, call: Call<'_, '_, A>) -> Result<(),
             threads.for_each(plan.shares(), shares, plan.share_lines, &|index, mem| {
                 let (strips, blocks) = plan.share(index);
                 // Shares are disjoint: no two have both a strip and a block in common.
-                tier.enter(Share::<A, $finish> {
+                tier.enter(Share::<$finish> {
                     plan: &plan,
                     operands: &operands,
                     weights,
@@ -100,15 +91,14 @@ pub(super) fn run<T: Tier, A: Lhs>(tier: T, call: Call<'_, '_, A>) -> Result<(),
     match kind {
         None | Some(Kind::Sums) => shares!(Sums),
         Some(Kind::Floats) => shares!(Floats),
-        Some(Kind::U8) => shares!(U8),
-        Some(Kind::I8) => shares!(I8),
+        Some(Kind::Bytes) => shares!(Bytes),
     }
     Ok(())
 }
 
 /// Fills the arrays of column data.
-struct SetColumns<'a, 'm, A> {
-    operands: &'a Operands<'a, A>,
+struct SetColumns<'a, 'm> {
+    operands: &'a Operands<'a>,
     plan: &'a Plan,
     mem: &'m mut [Line],
     /// Whether scales and biases stay in the order of the channels.
@@ -137,7 +127,7 @@ fn arrange<L: DepthwiseLanes, E: Copy + Default>(plan: &Plan, to: &mut [E], from
     }
 }
 
-impl<'m, A: Lhs> Task for SetColumns<'_, 'm, A> {
+impl<'m> Task for SetColumns<'_, 'm> {
     type Output = Columns<'m>;
 
     #[inline(always)]
@@ -166,7 +156,9 @@ impl<'m, A: Lhs> Task for SetColumns<'_, 'm, A> {
         };
         // Everything is modulo 2^32: only the finished sums are known to fit. The number of taps
         // was checked against i32 by the depth bound.
-        let factor = zero_point.wrapping_add(flip::<A>().into()).wrapping_neg();
+        let factor = zero_point
+            .wrapping_add(self.operands.flip.into())
+            .wrapping_neg();
         let taps = (y.kernel * x.kernel) as i32;
         arrange::<T::Depthwise, _>(plan, init, weights.sums());
         if !zeros {
@@ -214,9 +206,9 @@ impl<'m, A: Lhs> Task for SetColumns<'_, 'm, A> {
 }
 
 /// One share of the output.
-struct Share<'a, A, F> {
+struct Share<'a, F> {
     plan: &'a Plan,
-    operands: &'a Operands<'a, A>,
+    operands: &'a Operands<'a>,
     weights: &'a [i32],
     columns: Columns<'a>,
     store: &'a Store<'a>,
@@ -229,7 +221,7 @@ struct Share<'a, A, F> {
     mem: &'a mut [Line],
 }
 
-impl<A: Lhs, F: Finish> Task for Share<'_, A, F> {
+impl<F: Finish> Task for Share<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -249,7 +241,7 @@ impl<A: Lhs, F: Finish> Task for Share<'_, A, F> {
         if self.columns.minus_zero_points.is_some() {
             set_ones::<T::Depthwise>(plan, geometry, ones);
         }
-        let mut strips = Strips::<_, _, F> {
+        let mut strips = Strips::<_, F> {
             lanes: tier.depthwise(),
             plan,
             operands,
@@ -312,10 +304,10 @@ pub(super) struct Span {
 }
 
 /// What the loops of a share have in common.
-struct Strips<'a, L, A, F> {
+struct Strips<'a, L, F> {
     lanes: L,
     plan: &'a Plan,
-    operands: &'a Operands<'a, A>,
+    operands: &'a Operands<'a>,
     weights: &'a [i32],
     columns: Columns<'a>,
     store: &'a Store<'a>,
@@ -335,7 +327,7 @@ struct Strips<'a, L, A, F> {
     padding: &'a [u8],
 }
 
-impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
+impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
     /// Where the words of every tap start, for blocks of this width.
     #[inline(always)]
     fn set_taps(&mut self, block: Block) {
@@ -532,7 +524,7 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
             width: across.input,
             first: (2 * cols.start).wrapping_sub(across.before),
             fill: self.fill(),
-            flip: flip::<A>(),
+            flip: self.operands.flip,
         })
     }
 
@@ -568,7 +560,7 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
     #[inline(always)]
     fn row(&self, start: Option<usize>, pixels: Range<usize>, step: usize, block: Block) -> Row {
         let stride = self.operands.x.row_stride();
-        let data: &[u8] = bytemuck::cast_slice(self.operands.x.data());
+        let data = self.operands.x.data();
         let Some(start) = start else {
             return Row {
                 at: self.padding.as_ptr(),
@@ -586,7 +578,7 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
     /// A word of padding.
     #[inline(always)]
     fn fill(&self) -> i32 {
-        let byte = i32::from(self.padding[0] ^ flip::<A>());
+        let byte = i32::from(self.padding[0] ^ self.operands.flip);
         word::<L>([byte; 4].into_iter().take(L::GROUP))
     }
 
@@ -627,7 +619,7 @@ impl<L: DepthwiseLanes, A: Lhs, F: Finish> Strips<'_, L, A, F> {
                     rows,
                     span.to - span.from,
                     (block.channels, block.width),
-                    flip::<A>(),
+                    self.operands.flip,
                     to.add(span.from * pixel),
                     plan.run,
                 );

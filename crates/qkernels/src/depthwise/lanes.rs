@@ -1,5 +1,7 @@
 //! What a depthwise kernel is made of: vectors of sums, and their plain form.
 
+use crate::arch::scalar::Scalar;
+use crate::isa::Tier;
 use crate::store::Steps;
 
 /// Channels that a 128-bit lane of bytes holds. The interleaving of rows works lane by lane, so
@@ -12,6 +14,8 @@ pub(crate) const LANE: usize = 16;
 /// A word (i32) holds the bytes of one channel from `GROUP` rows of the image below each other,
 /// and one instruction multiplies and adds a word of them with a word of weights.
 pub(crate) trait DepthwiseLanes: Copy + Send + Sync + 'static {
+    /// The lowest tier that has them.
+    type Home: Tier<Depthwise = Self>;
     /// Identifies the layout of packed weights.
     const ID: &'static str;
     /// Rows of taps in a word: 4 (bytes) or 2 (16-bit).
@@ -102,27 +106,50 @@ pub(crate) struct Limits {
     pub(crate) clamp: bool,
     pub(crate) lo: f32,
     pub(crate) hi: f32,
-    pub(crate) zero_point: i32,
+    /// Of bytes: what takes them to unsigned ones, so that those of both types are made alike.
+    pub(crate) flip: u8,
+    /// Their zero point and their lowest value, as unsigned ones.
+    pub(crate) zero_point: i16,
+    pub(crate) min: u8,
 }
 
 impl Limits {
     #[inline(always)]
     pub(crate) fn new(steps: &Steps<'_>) -> Limits {
-        let (clamp, lo, hi, zero_point) = match *steps {
+        let mut limits = Limits {
+            clamp: false,
+            lo: 0.0,
+            hi: 0.0,
+            flip: 0,
+            zero_point: 0,
+            min: 0,
+        };
+        match *steps {
             Steps::Floats {
                 clamp: Some((lo, hi)),
-            } => (true, lo, hi, 0),
+            } => {
+                limits = Limits {
+                    clamp: true,
+                    lo,
+                    hi,
+                    ..limits
+                }
+            }
             Steps::Bytes {
                 lo, hi, zero_point, ..
-            } => (true, lo, hi, zero_point),
-            _ => (false, 0.0, 0.0, 0),
-        };
-        Limits {
-            clamp,
-            lo,
-            hi,
-            zero_point,
+            } => {
+                // The lowest value tells the type; of values that both types have, either will do.
+                let lowest = lo as i32 + zero_point;
+                let flip: u8 = if lowest < 0 { 128 } else { 0 };
+                let shift = i32::from(flip);
+                // Exact: values and zero point are bytes.
+                (limits.zero_point, limits.min) =
+                    ((zero_point + shift) as i16, (lowest + shift) as u8);
+                limits = Limits { hi, flip, ..limits };
+            }
+            _ => {}
         }
+        limits
     }
 }
 
@@ -137,8 +164,7 @@ pub(crate) enum Kind {
     /// They stay i32.
     Sums,
     Floats,
-    U8,
-    I8,
+    Bytes,
 }
 
 impl Kind {
@@ -146,7 +172,7 @@ impl Kind {
     pub(crate) const fn size(self) -> usize {
         match self {
             Kind::Sums | Kind::Floats => 4,
-            Kind::U8 | Kind::I8 => 1,
+            Kind::Bytes => 1,
         }
     }
 }
@@ -160,7 +186,7 @@ macro_rules! finishes {
         }
     )*};
 }
-finishes!(Sums Floats U8 I8);
+finishes!(Sums Floats Bytes);
 
 /// A word of `GROUP` values: bytes, or 16-bit values.
 #[inline(always)]
@@ -179,6 +205,7 @@ pub(crate) fn word<L: DepthwiseLanes>(values: impl Iterator<Item = i32>) -> i32 
 pub(crate) struct PlainLanes;
 
 impl DepthwiseLanes for PlainLanes {
+    type Home = Scalar;
     const ID: &'static str = "plain/dw/2x4";
     const GROUP: usize = 2;
     const WORDS: usize = 4;

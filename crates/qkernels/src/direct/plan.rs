@@ -3,7 +3,6 @@
 use core::any::TypeId;
 
 use crate::conv_shape::Axis;
-use crate::isa::Tier;
 use crate::kernel::{Microkernel, Segment};
 use crate::plan::{Plan, lines, split, tallest};
 use crate::select::VisitKernel;
@@ -43,7 +42,7 @@ pub(crate) struct Group;
 impl VisitKernel for Group {
     type Output = usize;
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) -> usize {
+    fn visit<K: Microkernel>(self, _tier: K::Home) -> usize {
         if reads::<K>() { K::KG } else { 1 }
     }
 }

@@ -1,11 +1,11 @@
 //! Test-only tiers with odd tiles, so that the driver's corners run on every machine.
 
-use crate::Operand;
 use crate::arch::plain::{self, Plain};
 use crate::arch::scalar::Scalar;
 use crate::depthwise::lanes::PlainLanes;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Init, LhsTile, Microkernel, RhsPanel, TileMut, check_tile};
+use crate::{Arithmetic, Operand};
 
 /// A tier whose kernel has tiles of `R` rows by `V` units of `U` columns, and groups of `G`. With
 /// `SHIFT` it reads a signed A as unsigned bytes, and an unsigned one in place.
@@ -59,9 +59,19 @@ macro_rules! fake {
             }
         }
 
+        impl<const R: usize, const U: usize, const V: usize, const G: usize> From<$name<R, U, V, G>>
+            for Scalar
+        {
+            fn from(_: $name<R, U, V, G>) -> Scalar {
+                Scalar::NEW
+            }
+        }
+
         impl<const R: usize, const U: usize, const V: usize, const G: usize> Microkernel
             for $name<R, U, V, G>
         {
+            type Home = Self;
+            const ARITHMETIC: Arithmetic = Arithmetic::Int8;
             const ID: &'static str = $id;
             const KG: usize = G;
             const UNIT: usize = U;

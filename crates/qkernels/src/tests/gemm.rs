@@ -167,8 +167,8 @@ impl<T: Tier> Runner for Faked<T> {
         struct Pack<'a, B>(MatRef<'a, B>, Layout);
         impl<B: Operand> VisitKernel for Pack<'_, B> {
             type Output = PackedB;
-            fn visit<T: Tier, K: Microkernel + From<T>>(self, tier: T) -> PackedB {
-                PackedB::pack_for::<T, K, B>(tier, Isa::SCALAR, self.0, self.1).unwrap()
+            fn visit<K: Microkernel>(self, tier: K::Home) -> PackedB {
+                PackedB::pack_for::<K, B>(tier, Isa::SCALAR, self.0, self.1).unwrap()
             }
         }
         kernel_of(self.0, how, Pack(b, layout))
@@ -635,7 +635,7 @@ fn corners_of_every_kernel_equal_scalar_code() {
     struct Corners(Isa, fn(&Isa, Case));
     impl VisitKernel for Corners {
         type Output = ();
-        fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) {
+        fn visit<K: Microkernel>(self, _tier: K::Home) {
             check_corners::<K, Isa>(&self.0, self.1);
         }
     }

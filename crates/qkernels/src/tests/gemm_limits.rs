@@ -42,7 +42,7 @@ fn sums_are_exact_at_the_depth_bound_and_refused_beyond() {
 fn weights_of_another_kernel_are_refused_by_name() {
     let b = MatRef::new(&[1i8], 1, 1).unwrap();
     type Odd = Fake<3, 5, 1, 2>;
-    let packed = PackedB::pack_for::<Odd, Odd, i8>(Fake, Isa::SCALAR, b, Layout::RowMajor).unwrap();
+    let packed = PackedB::pack_for::<Odd, i8>(Fake, Isa::SCALAR, b, Layout::RowMajor).unwrap();
     let mut c = [7i32];
     let e = crate::gemm(
         MatRef::new(&[1u8], 1, 1).unwrap(),

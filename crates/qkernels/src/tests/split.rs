@@ -64,7 +64,7 @@ struct Check<'a> {
 impl VisitKernel for Check<'_> {
     type Output = ();
 
-    fn visit<T: Tier, K: Microkernel + From<T>>(self, _tier: T) {
+    fn visit<K: Microkernel>(self, _tier: K::Home) {
         let Check { packed, outliers } = self;
         let (k, n) = (packed.k(), packed.n());
         let depth = k.next_multiple_of(K::KG);

@@ -12,17 +12,18 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
+use super::neon::Neon;
 use super::reduce::{self, Bytes};
 use super::tier;
 use super::tile::{Tile, store, tiles};
-use crate::Operand;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile, lhs_shift,
 };
+use crate::{Arithmetic, Operand};
 
 tier! {
     /// The proof that NEON and dotprod run.
-    Dotprod, "neon,dotprod", ["neon", "dotprod"], sums of Dotprod;
+    Dotprod(Neon), "neon,dotprod", ["dotprod"], sums of Dotprod;
 
     #[inline(always)]
     fn int8_limit(self, iterations: u64) -> u64 {
@@ -46,6 +47,8 @@ impl Bytes for Dotprod {
 }
 
 impl Microkernel for Dotprod {
+    type Home = Dotprod;
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const ID: &'static str = "neon_dotprod/i8/4x4";
     const KG: usize = 4;
     const UNIT: usize = 4;

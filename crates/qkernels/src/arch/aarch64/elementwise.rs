@@ -6,6 +6,7 @@ use core::marker::PhantomData;
 use super::f16;
 use super::reduce::{self, Bytes};
 use crate::Lhs;
+use crate::isa::Tier;
 
 /// The proof that NEON and the instructions of `B` run.
 #[derive(Clone, Copy)]
@@ -21,7 +22,9 @@ impl<B: Bytes> Elementwise<B> {
     }
 }
 
-impl<B: Bytes> crate::elementwise::Elementwise for Elementwise<B> {
+impl<B: Bytes + Tier> crate::elementwise::Elementwise for Elementwise<B> {
+    type Home = B;
+
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {
         let a: &[u8] = bytemuck::cast_slice(a);

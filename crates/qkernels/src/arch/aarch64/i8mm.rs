@@ -12,17 +12,18 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::dotprod::Dotprod;
+use super::neon::Neon;
 use super::reduce;
 use super::tier;
 use super::tile::{Tile, store, tiles};
-use crate::Operand;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile, lhs_shift,
 };
+use crate::{Arithmetic, Operand};
 
 tier! {
     /// The proof that NEON, dotprod and i8mm run.
-    I8mm, "neon,dotprod,i8mm", ["neon", "dotprod", "i8mm"], sums of Dotprod;
+    I8mm(Dotprod), "neon,dotprod,i8mm", ["i8mm"], sums of Dotprod;
 
     #[inline(always)]
     fn int8_limit(self, iterations: u64) -> u64 {
@@ -31,7 +32,15 @@ tier! {
     }
 }
 
+impl From<I8mm> for Neon {
+    fn from(tier: I8mm) -> Neon {
+        tier.0.into()
+    }
+}
+
 impl Microkernel for I8mm {
+    type Home = I8mm;
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const ID: &'static str = "neon_i8mm/i8/8x4";
     const KG: usize = 8;
     const UNIT: usize = 4;

@@ -6,9 +6,9 @@
 
 use core::arch::aarch64::*;
 
-use super::Bits128;
-use crate::Operand;
+use super::neon::Neon;
 use crate::arch::tile::{Convert, Lanes, kernel};
+use crate::{Arithmetic, Operand};
 
 /// i16 as it is. Sums may wrap: the call has checked that the whole sum fits, so modulo 2^32 is
 /// enough.
@@ -16,6 +16,7 @@ use crate::arch::tile::{Convert, Lanes, kernel};
 pub(crate) struct Int16Lanes;
 
 impl Lanes for Int16Lanes {
+    const ARITHMETIC: Arithmetic = Arithmetic::Int16;
     const LANES: usize = 8;
     const KG: usize = 1;
     type Acc = i32;
@@ -83,8 +84,9 @@ impl Convert for Int16Lanes {
 
 /// Floats are kept in 16 bits in B, and widened when they are loaded.
 macro_rules! widened {
-    ($name:ident, |$b:ident| $widen:expr, |$sum:ident, $x:ident, $y:ident| $step:expr) => {
+    ($name:ident = $arithmetic:ident, |$b:ident| $widen:expr, |$sum:ident, $x:ident, $y:ident| $step:expr) => {
         impl Lanes for $name {
+            const ARITHMETIC: Arithmetic = Arithmetic::$arithmetic;
             const LANES: usize = 8;
             const KG: usize = 1;
             type Acc = f32;
@@ -167,7 +169,7 @@ macro_rules! widened {
 pub(crate) struct F16Lanes;
 
 widened!(
-    F16Lanes,
+    F16Lanes = F16,
     |b| {
         let b = vreinterpretq_f16_u16(b);
         [vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
@@ -180,7 +182,7 @@ widened!(
 pub(crate) struct F16SumsLanes;
 
 widened!(
-    F16SumsLanes,
+    F16SumsLanes = F16Sums,
     |b| {
         let b = vreinterpretq_f16_u16(b);
         [vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
@@ -196,7 +198,7 @@ widened!(
 pub(crate) struct Bf16Lanes;
 
 widened!(
-    Bf16Lanes,
+    Bf16Lanes = Bf16,
     |b| {
         let (low, high) = (vmovl_u16(vget_low_u16(b)), vmovl_high_u16(b));
         [
@@ -209,17 +211,17 @@ widened!(
 
 kernel! {
     /// i16 by `smlal`.
-    Words for Bits128 = "neon/i16/1x8", Int16Lanes, "neon", shift 0, rows [12, 6]
+    Words(Neon) = "neon/i16/1x8", Int16Lanes, "neon", shift 0, rows [12, 6]
 }
 kernel! {
     /// f16, summed in f32.
-    F16 for Bits128 = "neon/f16/1x8", F16Lanes, "neon", shift 0, rows [12, 6]
+    F16(Neon) = "neon/f16/1x8", F16Lanes, "neon", shift 0, rows [12, 6]
 }
 kernel! {
     /// f16, summed in f16.
-    F16Sums for Bits128 = "neon/f16-sums/1x8", F16SumsLanes, "neon", shift 0, rows [12, 6]
+    F16Sums(Neon) = "neon/f16-sums/1x8", F16SumsLanes, "neon", shift 0, rows [12, 6]
 }
 kernel! {
     /// bf16, summed in f32.
-    Bf16 for Bits128 = "neon/bf16/1x8", Bf16Lanes, "neon", shift 0, rows [12, 6]
+    Bf16(Neon) = "neon/bf16/1x8", Bf16Lanes, "neon", shift 0, rows [12, 6]
 }

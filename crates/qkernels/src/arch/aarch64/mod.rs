@@ -12,15 +12,9 @@ mod f16;
 #[cfg(feature = "i8mm")]
 pub(crate) mod i8mm;
 mod lanes;
-#[cfg(feature = "neon")]
 pub(crate) mod neon;
 mod reduce;
 mod tile;
-
-use crate::isa::Tier;
-
-/// Tiers with NEON: the kernels of [`lanes`] run there.
-pub(crate) trait Bits128: Tier {}
 
 /// Whether the processor and the operating system support all the features; without `std` whether
 /// the compile target guarantees them.
@@ -35,17 +29,17 @@ macro_rules! has_features {
 use has_features;
 
 /// Defines a tier: its token, which is its kernel of bytes too, the features that its door is
-/// compiled with, those that detection asks for, the tier whose sums over one row it uses, and what
-/// else it overrides.
+/// compiled with, those that detection asks for (of a tier on top of another one, whose kernels it can
+/// run, beside that one's), the tier whose sums over one row it uses, and what else it overrides.
 macro_rules! tier {
     (
         $(#[$doc:meta])*
-        $name:ident, $enable:literal, [$($feature:tt),*], sums of $bytes:ty;
+        $name:ident $(($below:ty))?, $enable:literal, [$($feature:tt),*], sums of $bytes:ty;
         $($overrides:tt)*
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
-        pub(crate) struct $name(());
+        pub(crate) struct $name($crate::arch::aarch64::tier!(@held $($below)?));
 
         impl $crate::isa::Tier for $name {
             type Int8 = $name;
@@ -58,7 +52,8 @@ macro_rules! tier {
             type Depthwise = $crate::depthwise::lanes::PlainLanes;
 
             fn detect() -> Option<Self> {
-                $crate::arch::aarch64::has_features!($($feature),*).then_some($name(()))
+                let below = $crate::arch::aarch64::tier!(@detect $($below)?);
+                $crate::arch::aarch64::has_features!($($feature),*).then_some($name(below))
             }
 
             #[inline(always)]
@@ -85,7 +80,21 @@ macro_rules! tier {
             $($overrides)*
         }
 
-        impl $crate::arch::aarch64::Bits128 for $name {}
+        $(impl From<$name> for $below {
+            fn from(tier: $name) -> $below {
+                tier.0
+            }
+        })?
+
+        impl From<$name> for $crate::arch::scalar::Scalar {
+            fn from(_: $name) -> Self {
+                Self::NEW
+            }
+        }
     };
+    (@held) => { () };
+    (@held $below:ty) => { $below };
+    (@detect) => { () };
+    (@detect $below:ty) => { <$below as $crate::isa::Tier>::detect()? };
 }
 use tier;

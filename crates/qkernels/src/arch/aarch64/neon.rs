@@ -15,10 +15,10 @@ use core::arch::aarch64::*;
 use super::reduce::{self, Bytes};
 use super::tier;
 use super::tile::{Tile, store, tiles};
-use crate::Operand;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile, lhs_shift,
 };
+use crate::{Arithmetic, Operand};
 
 tier! {
     /// The proof that NEON runs.
@@ -46,6 +46,8 @@ impl Bytes for Neon {
 }
 
 impl Microkernel for Neon {
+    type Home = Neon;
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const ID: &'static str = "neon/i8/16x4";
     const KG: usize = 16;
     const UNIT: usize = 4;

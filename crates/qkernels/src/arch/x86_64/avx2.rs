@@ -20,7 +20,7 @@ use crate::select::VisitKernel;
 
 tier! {
     /// The proof that AVX2, FMA and F16C run.
-    Avx2, "avx2,fma,f16c", ["avx2", "fma", "f16c"], has [Bits256],
+    Avx2, "avx2,fma,f16c", ["avx2", "fma", "f16c"],
     ymm::Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
     ymm::depthwise::Ymm;
 
@@ -29,7 +29,7 @@ tier! {
     }
 
     fn split_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
-        visitor.visit::<Self, ymm::Split>(self)
+        visitor.visit::<ymm::Split>(self)
     }
 
     #[inline(always)]

@@ -9,17 +9,17 @@ use core::arch::x86_64::*;
 
 use half::bf16;
 
+use super::avx512bw::Avx512Bw;
 use super::avx512vnni::{Avx512Vnni, Words};
 use super::zmm::sums_of_f32;
 use super::{tier, zmm};
 use crate::arch::tile::{Convert, Lanes, kernel};
-use crate::{Lhs, Operand};
+use crate::{Arithmetic, Lhs, Operand};
 
 tier! {
     /// The proof that AVX-512-VNNI and AVX512-BF16 run.
     Avx512Bf16(Avx512Vnni),
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16", ["avx512bf16"],
-    has [Bits256, Bits512, Vnni512],
     Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, Bf16Pairs, zmm::Elementwise,
     zmm::depthwise::Zmm<true>;
 
@@ -39,9 +39,9 @@ tier! {
     }
 }
 
-impl From<Avx512Bf16> for Avx512Vnni {
-    fn from(token: Avx512Bf16) -> Avx512Vnni {
-        token.0
+impl From<Avx512Bf16> for Avx512Bw {
+    fn from(tier: Avx512Bf16) -> Avx512Bw {
+        tier.0.into()
     }
 }
 
@@ -57,6 +57,7 @@ fn bh(v: __m512i) -> __m512bh {
 pub(crate) struct Bf16PairsLanes;
 
 impl Lanes for Bf16PairsLanes {
+    const ARITHMETIC: Arithmetic = Arithmetic::Bf16Hardware;
     const LANES: usize = 16;
     const KG: usize = 2;
     sums_of_f32!();

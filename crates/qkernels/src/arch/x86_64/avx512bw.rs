@@ -18,7 +18,7 @@ use super::{tier, zmm};
 tier! {
     /// The proof that AVX-512 F, BW, DQ and VL run.
     Avx512Bw, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl",
-    ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"], has [Bits256, Bits512],
+    ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"],
     zmm::Bytes, zmm::Words, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
     zmm::depthwise::Zmm<false>;
 

@@ -2,6 +2,7 @@
 //! code that it shares with it ([`vnni256`](super::vnni256)). In products the 512-bit form is at
 //! least as fast.
 
+use super::avx2::Avx2;
 use super::vnni256::{self, Evex};
 use super::{tier, ymm};
 use crate::Lhs;
@@ -9,8 +10,8 @@ use crate::arch::tile::kernel;
 
 tier! {
     /// The proof that the 256-bit forms of AVX-512 VNNI, and AVX2, FMA and F16C run.
-    Avx512Vl, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni",
-    ["avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512vnni"], has [Bits256],
+    Avx512Vl(Avx2), "avx2,fma,f16c,avx512f,avx512vl,avx512vnni",
+    ["avx512f", "avx512vl", "avx512vnni"],
     Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
     ymm::depthwise::Ymm;
 

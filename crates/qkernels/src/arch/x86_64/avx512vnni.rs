@@ -9,17 +9,17 @@ mod tile;
 
 use core::arch::x86_64::*;
 
+use super::avx512bw::Avx512Bw;
 use super::zmm::{int16, sums_of_i32};
-use super::{Vnni512, tier, zmm};
+use super::{tier, zmm};
 use crate::Lhs;
 use crate::Operand;
 use crate::arch::tile::{Convert, Lanes, kernel};
 
 tier! {
     /// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
-    Avx512Vnni, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
-    ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"],
-    has [Bits256, Bits512, Vnni512],
+    Avx512Vnni(Avx512Bw), "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+    ["avx512vnni"],
     Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
     zmm::depthwise::Zmm<true>;
 
@@ -146,6 +146,6 @@ int16! {
 
 kernel! {
     /// i16 by VNNI's one instruction.
-    Words for Vnni512 = "avx512_vnni/i16/2x16", Int16VnniLanes,
+    Words(Avx512Vnni) = "avx512_vnni/i16/2x16", Int16VnniLanes,
     "avx512f,avx512bw,avx512vl,avx512vnni", shift 0, rows [12, 12, 8, 6]
 }

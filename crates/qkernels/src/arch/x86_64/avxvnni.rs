@@ -1,6 +1,7 @@
 //! AVX-VNNI: `vpdpbusd` on 256 bits with AVX2 around it, as on processors without AVX-512 (Alder
 //! Lake and later, Sierra Forest). What it computes is in [`vnni256`](super::vnni256).
 
+use super::avx2::Avx2;
 use super::vnni256::{self, Vex};
 use super::{tier, ymm};
 use crate::Lhs;
@@ -8,8 +9,7 @@ use crate::arch::tile::kernel;
 
 tier! {
     /// The proof that AVX-VNNI, AVX2, FMA and F16C run.
-    AvxVnni, "avx2,fma,f16c,avxvnni",
-    ["avx2", "fma", "f16c", "avxvnni"], has [Bits256],
+    AvxVnni(Avx2), "avx2,fma,f16c,avxvnni", ["avxvnni"],
     Bytes, ymm::Words, ymm::F16, ymm::F16Sums, ymm::Bf16, ymm::Bf16, ymm::Elementwise,
     ymm::depthwise::Ymm;
 

@@ -30,8 +30,6 @@ mod zmm;
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use crate::isa::Tier;
-
 /// Whether AMD made the processor (or Hygon, which builds the same cores).
 pub(crate) fn is_amd() -> bool {
     /// 0: not asked yet, because asking takes long under a hypervisor. 1: no. 2: yes.
@@ -47,17 +45,6 @@ pub(crate) fn is_amd() -> bool {
     answer == 2
 }
 
-/// Tiers with AVX2, FMA and F16C: the kernels of [`ymm`] run there.
-pub(crate) trait Bits256: Tier {}
-
-/// Tiers with AVX-512 F, BW, DQ and VL: the kernels of [`zmm`] run there.
-#[cfg(feature = "avx512")]
-pub(crate) trait Bits512: Tier {}
-
-/// Tiers with the 512-bit instructions of VNNI.
-#[cfg(feature = "avx512")]
-pub(crate) trait Vnni512: Tier {}
-
 /// Whether the processor and the operating system support all the features; without `std` whether
 /// the compile target guarantees them.
 macro_rules! has_features {
@@ -71,13 +58,13 @@ macro_rules! has_features {
 use has_features;
 
 /// Defines a tier: its token, the features that its door is compiled with, those that detection
-/// asks for (of a tier on top of another one, beside that one's), what it thereby has for the
-/// kernels of others, its kernels in the order of [`Tier`], its elementwise and depthwise operations,
-/// and what else it overrides.
+/// asks for (of a tier on top of another one, whose kernels it can run, beside that one's), its
+/// kernels in the order of [`Tier`](crate::isa::Tier), its elementwise and depthwise operations, and
+/// what else it overrides.
 macro_rules! tier {
     (
         $(#[$doc:meta])*
-        $name:ident $(($below:ty))?, $enable:literal, [$($feature:tt),*], has [$($has:ident),+],
+        $name:ident $(($below:ty))?, $enable:literal, [$($feature:tt),*],
         $int8:ty, $int16:ty, $f16:ty, $f16_sums:ty, $bf16:ty, $bf16_hardware:ty,
         $elementwise:ty, $depthwise:ty;
         $($overrides:tt)*
@@ -126,7 +113,11 @@ macro_rules! tier {
             $($overrides)*
         }
 
-        $(impl $crate::arch::x86_64::$has for $name {})+
+        $(impl From<$name> for $below {
+            fn from(tier: $name) -> $below {
+                tier.0
+            }
+        })?
     };
     (@held) => { () };
     (@held $below:ty) => { $below };

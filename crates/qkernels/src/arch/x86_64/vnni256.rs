@@ -12,8 +12,8 @@
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
 
-use crate::Operand;
 use crate::arch::tile::{Convert, Lanes};
+use crate::{Arithmetic, Operand};
 
 /// An encoding of the instruction. Everything here is inlined into a tier's door or tiles.
 pub(crate) trait Dpbusd: Copy + Send + Sync + 'static {
@@ -58,6 +58,7 @@ impl Dpbusd for Evex {
 pub(crate) struct Int8<D>(PhantomData<D>);
 
 impl<D: Dpbusd> Lanes for Int8<D> {
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const LANES: usize = 8;
     const KG: usize = 4;
     super::ymm::sums_of_i32!();

@@ -14,9 +14,9 @@ pub(crate) use bytes::Bytes;
 pub(crate) use elementwise::Elementwise;
 pub(crate) use split::Split;
 
-use super::Bits256;
-use crate::Operand;
+use super::avx2::Avx2;
 use crate::arch::tile::{Convert, Lanes, kernel};
+use crate::{Arithmetic, Operand};
 
 /// What all lanes of 256 bits with sums of i32 share.
 macro_rules! sums_of_i32 {
@@ -87,6 +87,7 @@ macro_rules! sums_of_f32 {
 pub(crate) struct Int8Lanes;
 
 impl Lanes for Int8Lanes {
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const LANES: usize = 8;
     const KG: usize = 2;
     sums_of_i32!();
@@ -130,6 +131,7 @@ impl Convert for Int8Lanes {
 pub(crate) struct Int16Lanes;
 
 impl Lanes for Int16Lanes {
+    const ARITHMETIC: Arithmetic = Arithmetic::Int16;
     const LANES: usize = 8;
     const KG: usize = 2;
     sums_of_i32!();
@@ -167,8 +169,9 @@ impl Convert for Int16Lanes {
 
 /// Floats are kept in 16 bits in B, and widened when they are loaded.
 macro_rules! widened {
-    ($name:ident, |$b:ident| $widen:expr, |$sums:ident, $x:ident, $y:ident| $step:expr) => {
+    ($name:ident = $arithmetic:ident, |$b:ident| $widen:expr, |$sums:ident, $x:ident, $y:ident| $step:expr) => {
         impl Lanes for $name {
+            const ARITHMETIC: Arithmetic = Arithmetic::$arithmetic;
             const LANES: usize = 8;
             const KG: usize = 1;
             sums_of_f32!();
@@ -206,7 +209,7 @@ macro_rules! widened {
 #[derive(Clone, Copy)]
 pub(crate) struct F16Lanes;
 
-widened!(F16Lanes, |b| _mm256_cvtph_ps(b), |sums, a, b| {
+widened!(F16Lanes = F16, |b| _mm256_cvtph_ps(b), |sums, a, b| {
     _mm256_fmadd_ps(a, b, sums)
 });
 
@@ -214,39 +217,43 @@ widened!(F16Lanes, |b| _mm256_cvtph_ps(b), |sums, a, b| {
 #[derive(Clone, Copy)]
 pub(crate) struct F16SumsLanes;
 
-widened!(F16SumsLanes, |b| _mm256_cvtph_ps(b), |sums, a, b| {
-    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
-    let product = _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(_mm256_mul_ps(a, b)));
-    _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(_mm256_add_ps(sums, product)))
-});
+widened!(
+    F16SumsLanes = F16Sums,
+    |b| _mm256_cvtph_ps(b),
+    |sums, a, b| {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+        let product = _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(_mm256_mul_ps(a, b)));
+        _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(_mm256_add_ps(sums, product)))
+    }
+);
 
 /// bf16, summed in f32.
 #[derive(Clone, Copy)]
 pub(crate) struct Bf16Lanes;
 
 widened!(
-    Bf16Lanes,
+    Bf16Lanes = Bf16,
     |b| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(b))),
     |sums, a, b| _mm256_fmadd_ps(a, b, sums)
 );
 
 kernel! {
     /// Bytes by `vpmaddwd`, B widened when it is loaded.
-    Narrow for Bits256 = "avx2/i8/2x8", Int8Lanes, "avx2", shift 0, rows [4, 4]
+    Narrow(Avx2) = "avx2/i8/2x8", Int8Lanes, "avx2", shift 0, rows [4, 4]
 }
 kernel! {
     /// i16 by `vpmaddwd`.
-    Words for Bits256 = "avx2/i16/2x8", Int16Lanes, "avx2", shift 0, rows [6, 6]
+    Words(Avx2) = "avx2/i16/2x8", Int16Lanes, "avx2", shift 0, rows [6, 6]
 }
 kernel! {
     /// f16, summed in f32.
-    F16 for Bits256 = "avx2/f16/1x8", F16Lanes, "avx2,fma,f16c", shift 0, rows [6, 6]
+    F16(Avx2) = "avx2/f16/1x8", F16Lanes, "avx2,fma,f16c", shift 0, rows [6, 6]
 }
 kernel! {
     /// f16, summed in f16.
-    F16Sums for Bits256 = "avx2/f16-sums/1x8", F16SumsLanes, "avx2,fma,f16c", shift 0, rows [6, 6]
+    F16Sums(Avx2) = "avx2/f16-sums/1x8", F16SumsLanes, "avx2,fma,f16c", shift 0, rows [6, 6]
 }
 kernel! {
     /// bf16, summed in f32.
-    Bf16 for Bits256 = "avx2/bf16/1x8", Bf16Lanes, "avx2,fma,f16c", shift 0, rows [6, 6]
+    Bf16(Avx2) = "avx2/bf16/1x8", Bf16Lanes, "avx2,fma,f16c", shift 0, rows [6, 6]
 }

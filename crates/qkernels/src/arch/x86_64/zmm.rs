@@ -13,9 +13,9 @@ pub(crate) use elementwise::Elementwise;
 
 use half::bf16;
 
-use super::Bits512;
-use crate::Operand;
+use super::avx512bw::Avx512Bw;
 use crate::arch::tile::{Convert, Lanes, kernel};
+use crate::{Arithmetic, Operand};
 
 /// What all lanes of 512 bits with sums of i32 share.
 macro_rules! sums_of_i32 {
@@ -84,6 +84,7 @@ macro_rules! int16 {
         pub(crate) struct $name;
 
         impl Lanes for $name {
+            const ARITHMETIC: $crate::Arithmetic = $crate::Arithmetic::Int16;
             const LANES: usize = 16;
             const KG: usize = 2;
             sums_of_i32!();
@@ -126,6 +127,7 @@ macro_rules! int16 {
 pub(crate) struct Int8Lanes;
 
 impl Lanes for Int8Lanes {
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const LANES: usize = 16;
     const KG: usize = 2;
     sums_of_i32!();
@@ -172,8 +174,9 @@ int16! {
 
 /// Floats are kept in 16 bits in B, and widened when they are loaded.
 macro_rules! widened {
-    ($name:ident, |$b:ident| $widen:expr, |$sums:ident, $x:ident, $y:ident| $step:expr) => {
+    ($name:ident = $arithmetic:ident, |$b:ident| $widen:expr, |$sums:ident, $x:ident, $y:ident| $step:expr) => {
         impl Lanes for $name {
+            const ARITHMETIC: Arithmetic = Arithmetic::$arithmetic;
             const LANES: usize = 16;
             const KG: usize = 1;
             sums_of_f32!();
@@ -218,7 +221,7 @@ macro_rules! widened {
 #[derive(Clone, Copy)]
 pub(crate) struct F16Lanes;
 
-widened!(F16Lanes, |b| _mm512_cvtph_ps(b), |sums, a, b| {
+widened!(F16Lanes = F16, |b| _mm512_cvtph_ps(b), |sums, a, b| {
     _mm512_fmadd_ps(a, b, sums)
 });
 
@@ -226,11 +229,15 @@ widened!(F16Lanes, |b| _mm512_cvtph_ps(b), |sums, a, b| {
 #[derive(Clone, Copy)]
 pub(crate) struct F16SumsLanes;
 
-widened!(F16SumsLanes, |b| _mm512_cvtph_ps(b), |sums, a, b| {
-    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
-    let product = _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(a, b)));
-    _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_add_ps(sums, product)))
-});
+widened!(
+    F16SumsLanes = F16Sums,
+    |b| _mm512_cvtph_ps(b),
+    |sums, a, b| {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+        let product = _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_mul_ps(a, b)));
+        _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(_mm512_add_ps(sums, product)))
+    }
+);
 
 /// bf16, summed in f32. A and B are read in pairs of neighbours in K, of which a shift or a mask
 /// makes two f32: one operation each, while the pipes that multiply are busy.
@@ -285,6 +292,7 @@ unsafe fn second_everywhere(p: *const bf16) -> __m512 {
 }
 
 impl Lanes for Bf16Lanes {
+    const ARITHMETIC: Arithmetic = Arithmetic::Bf16;
     const LANES: usize = 16;
     const KG: usize = 2;
     const TWO_STEPS: bool = true;
@@ -351,26 +359,26 @@ impl Convert for Bf16Lanes {
 
 kernel! {
     /// Bytes by `vpmaddwd`.
-    Bytes for Bits512 = "avx512bw/i8/2x16", Int8Lanes, "avx512f,avx512bw,avx512vl",
+    Bytes(Avx512Bw) = "avx512bw/i8/2x16", Int8Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
 }
 kernel! {
     /// i16 by `vpmaddwd`.
-    Words for Bits512 = "avx512bw/i16/2x16", Int16Lanes, "avx512f,avx512bw,avx512vl",
+    Words(Avx512Bw) = "avx512bw/i16/2x16", Int16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
 }
 kernel! {
     /// f16, summed in f32.
-    F16 for Bits512 = "avx512/f16/1x16", F16Lanes, "avx512f,avx512bw,avx512vl",
+    F16(Avx512Bw) = "avx512/f16/1x16", F16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
 }
 kernel! {
     /// f16, summed in f16.
-    F16Sums for Bits512 = "avx512/f16-sums/1x16", F16SumsLanes, "avx512f,avx512bw,avx512vl",
+    F16Sums(Avx512Bw) = "avx512/f16-sums/1x16", F16SumsLanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [6, 6, 6, 6]
 }
 kernel! {
     /// bf16, summed in f32.
-    Bf16 for Bits512 = "avx512/bf16/2x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
+    Bf16(Avx512Bw) = "avx512/bf16/2x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
 }

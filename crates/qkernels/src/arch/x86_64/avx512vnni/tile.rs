@@ -8,7 +8,6 @@ use core::arch::x86_64::*;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Avx512Vnni;
-use crate::Operand;
 use crate::arch::x86_64::is_amd;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
@@ -16,8 +15,11 @@ use crate::kernel::{
 use crate::plan::CHUNK;
 use crate::quantize::ROUND;
 use crate::store::Steps;
+use crate::{Arithmetic, Operand};
 
 impl Microkernel for Avx512Vnni {
+    type Home = Avx512Vnni;
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const ID: &'static str = "avx512_vnni/i8/4x16";
     const KG: usize = 4;
     const UNIT: usize = 16;

@@ -3,22 +3,24 @@
 use core::arch::x86_64::*;
 
 use super::Narrow;
-use crate::Operand;
 use crate::arch::tile::table;
-use crate::arch::x86_64::Bits256;
+use crate::arch::x86_64::avx2::Avx2;
 use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
+use crate::{Arithmetic, Operand};
 
 /// The kernel; a value is the proof that AVX2 runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Bytes(Narrow);
 
-impl<T: Bits256> From<T> for Bytes {
-    fn from(tier: T) -> Self {
+impl From<Avx2> for Bytes {
+    fn from(tier: Avx2) -> Self {
         Bytes(tier.into())
     }
 }
 
 impl Microkernel for Bytes {
+    type Home = Avx2;
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const ID: &'static str = Narrow::ID;
     const KG: usize = Narrow::KG;
     const UNIT: usize = Narrow::UNIT;

@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 
+use crate::arch::x86_64::avx2::Avx2;
 use crate::arch::x86_64::depthwise::interleave;
 use crate::depthwise::lanes::{DepthwiseLanes, Finish, Kind, Limits};
 
@@ -49,6 +50,7 @@ interleave!(
 );
 
 impl DepthwiseLanes for Ymm {
+    type Home = Avx2;
     const ID: &'static str = "ymm/dw/2x8";
     const GROUP: usize = 2;
     const WORDS: usize = 8;
@@ -195,22 +197,19 @@ unsafe fn finish_ymm<F: Finish>(
                 });
                 store_ymm(v, out.cast());
             }
-            Kind::U8 | Kind::I8 => {
+            Kind::Bytes => {
                 // NaN passes the limit and becomes the lowest i32, and that the lowest value.
                 let hi = _mm256_set1_ps(limits.hi);
                 let q: [__m256i; 4] =
                     core::array::from_fn(|j| _mm256_cvtps_epi32(_mm256_min_ps(hi, scaled(j))));
-                // Limits are differences of bytes, and the zero point is a byte: 16 bits hold all.
-                let zp = _mm256_set1_epi16(limits.zero_point as i16);
-                let min = _mm256_set1_epi8((limits.lo as i32 + limits.zero_point) as i8);
+                // Limits are differences of bytes, and the zero point is one: 16 bits hold all.
+                let zp = _mm256_set1_epi16(limits.zero_point);
+                let min = _mm256_set1_epi8(limits.min as i8);
                 let low = _mm256_adds_epi16(_mm256_packs_epi32(q[0], q[1]), zp);
                 let high = _mm256_adds_epi16(_mm256_packs_epi32(q[2], q[3]), zp);
-                let bytes = if F::KIND == Kind::I8 {
-                    _mm256_max_epi8(_mm256_packs_epi16(low, high), min)
-                } else {
-                    _mm256_max_epu8(_mm256_packus_epi16(low, high), min)
-                };
-                _mm256_storeu_si256(out.cast(), bytes);
+                let bytes = _mm256_max_epu8(_mm256_packus_epi16(low, high), min);
+                let flip = _mm256_set1_epi8(limits.flip as i8);
+                _mm256_storeu_si256(out.cast(), _mm256_xor_si256(bytes, flip));
             }
             // Stored as they are.
             Kind::Sums => {}

@@ -24,18 +24,18 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 use super::Narrow;
-use crate::Operand;
 use crate::arch::prefetch;
-use crate::arch::x86_64::Bits256;
+use crate::arch::x86_64::avx2::Avx2;
 use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
 use crate::outliers::{Group, MAX_DEPTH, QUAD, WINDOW};
+use crate::{Arithmetic, Operand};
 
 /// The kernel; a value is the proof that AVX2 runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Split(());
 
-impl<T: Bits256> From<T> for Split {
-    fn from(_: T) -> Self {
+impl From<Avx2> for Split {
+    fn from(_: Avx2) -> Self {
         Split(())
     }
 }
@@ -48,6 +48,8 @@ const MOST_ROWS: usize = 4 * ROWS;
 const TILE_ROWS: usize = 4;
 
 impl Microkernel for Split {
+    type Home = Avx2;
+    const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     /// Weights are packed as for [`Narrow`], and split when they are unpacked.
     const ID: &'static str = Narrow::ID;
     const KG: usize = QUAD;

@@ -2,9 +2,12 @@
 
 use core::arch::x86_64::*;
 
+use crate::arch::x86_64::avx512bw::Avx512Bw;
+use crate::arch::x86_64::avx512vnni::Avx512Vnni;
 use crate::arch::x86_64::depthwise::interleave;
 use crate::arch::x86_64::ymm::depthwise::{interleave16, interleave32};
 use crate::depthwise::lanes::{DepthwiseLanes, Finish, Kind, Limits};
+use crate::isa::Tier;
 
 /// Vectors of 512 bits: proves that AVX-512 F, BW and VL run, and, if so, VNNI.
 #[derive(Clone, Copy)]
@@ -35,7 +38,24 @@ interleave!(
     _mm512_unpackhi_epi16
 );
 
-impl<const VNNI: bool> DepthwiseLanes for Zmm<VNNI> {
+/// The lowest tier that has them.
+pub(crate) trait Homed: Sized {
+    type Home: Tier<Depthwise = Self>;
+}
+
+impl Homed for Zmm<false> {
+    type Home = Avx512Bw;
+}
+
+impl Homed for Zmm<true> {
+    type Home = Avx512Vnni;
+}
+
+impl<const VNNI: bool> DepthwiseLanes for Zmm<VNNI>
+where
+    Zmm<VNNI>: Homed,
+{
+    type Home = <Self as Homed>::Home;
     const ID: &'static str = if VNNI { "zmm/dw/4x16" } else { "zmm/dw/2x16" };
     const GROUP: usize = if VNNI { 4 } else { 2 };
     const WORDS: usize = 16;
@@ -192,22 +212,19 @@ unsafe fn finish_zmm<F: Finish>(
                 });
                 store_zmm(v, out.cast());
             }
-            Kind::U8 | Kind::I8 => {
+            Kind::Bytes => {
                 // NaN passes the limit and becomes the lowest i32, and that the lowest value.
                 let hi = _mm512_set1_ps(limits.hi);
                 let q: [__m512i; 4] =
                     core::array::from_fn(|j| _mm512_cvtps_epi32(_mm512_min_ps(hi, scaled(j))));
-                // Limits are differences of bytes, and the zero point is a byte: 16 bits hold all.
-                let zp = _mm512_set1_epi16(limits.zero_point as i16);
-                let min = _mm512_set1_epi8((limits.lo as i32 + limits.zero_point) as i8);
+                // Limits are differences of bytes, and the zero point is one: 16 bits hold all.
+                let zp = _mm512_set1_epi16(limits.zero_point);
+                let min = _mm512_set1_epi8(limits.min as i8);
                 let low = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[1]), zp);
                 let high = _mm512_adds_epi16(_mm512_packs_epi32(q[2], q[3]), zp);
-                let bytes = if F::KIND == Kind::I8 {
-                    _mm512_max_epi8(_mm512_packs_epi16(low, high), min)
-                } else {
-                    _mm512_max_epu8(_mm512_packus_epi16(low, high), min)
-                };
-                _mm512_storeu_si512(out.cast(), bytes);
+                let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), min);
+                let flip = _mm512_set1_epi8(limits.flip as i8);
+                _mm512_storeu_si512(out.cast(), _mm512_xor_si512(bytes, flip));
             }
             // Stored as they are.
             Kind::Sums => {}

@@ -12,6 +12,7 @@ use core::arch::x86_64::*;
 
 use qformat::QuantElement;
 
+use crate::arch::x86_64::avx512bw::Avx512Bw;
 use crate::dot::DOT_LANES;
 use crate::elementwise::{STREAM_FROM, for_blocks, lowest, map_or_stream};
 use crate::portable;
@@ -33,6 +34,8 @@ impl Elementwise {
 }
 
 impl crate::elementwise::Elementwise for Elementwise {
+    type Home = Avx512Bw;
+
     #[cfg(feature = "std")]
     #[inline(always)]
     fn dot_lanes<F: Operand>(self, a: &[F], b: &[F]) -> [f32; DOT_LANES] {
