@@ -36,7 +36,9 @@ impl Tier for Scalar {
         self
     }
 
-    #[inline(always)]
+    // A function of its own, as of other tiers: inlined, its loops would be compiled wherever they
+    // are called.
+    #[inline(never)]
     fn enter<K: Task>(self, task: K) -> K::Output {
         task.run(self)
     }
