@@ -22,6 +22,9 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// [`a`](Self::a) and [`b`](Self::b) load it, the second as [`a_second`](Self::a_second) and
     /// [`b_second`](Self::b_second).
     const TWO_STEPS: bool = false;
+    /// How many bytes ahead of what is multiplied memory is asked for B; 0 where the processor does
+    /// that by itself.
+    const AHEAD: usize = 0;
     type Acc: Acc;
     type Lhs: Pod + Send + Sync;
     type Rhs: Pod + Send + Sync;
@@ -119,6 +122,10 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
             let mut b = t.b.add(segment.b * I::LANES * V);
             for steps in t.fetching::<R>(I::LANES * V, t.groups / chains) {
                 for _ in 0..steps {
+                    if I::AHEAD > 0 {
+                        let ahead = b.cast::<u8>().wrapping_add(I::AHEAD);
+                        prefetch(ahead, chains * I::LANES * I::KG * V * size_of::<I::Rhs>());
+                    }
                     for acc in &mut acc[..chains] {
                         step::<I, X, R, V>(acc, a, t.a_stride, b);
                         a = a.add(I::KG);

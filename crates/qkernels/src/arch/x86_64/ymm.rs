@@ -18,6 +18,10 @@ use super::avx2::Avx2;
 use crate::arch::tile::{Convert, Lanes, kernel};
 use crate::{Arithmetic, Operand};
 
+/// A page: few rows wait for B, of which the processor alone does not read enough ahead. On Zen 3 4
+/// rows are 11 % faster so (bytes; f16 and bf16 30 %), 8 rows 15 %; 128 or more are as fast.
+const AHEAD: usize = 4096;
+
 /// What all lanes of 256 bits with sums of i32 share.
 macro_rules! sums_of_i32 {
     () => {
@@ -88,6 +92,7 @@ pub(crate) struct Int8Lanes;
 
 impl Lanes for Int8Lanes {
     const ARITHMETIC: Arithmetic = Arithmetic::Int8;
+    const AHEAD: usize = AHEAD;
     const LANES: usize = 8;
     const KG: usize = 2;
     sums_of_i32!();
@@ -132,6 +137,7 @@ pub(crate) struct Int16Lanes;
 
 impl Lanes for Int16Lanes {
     const ARITHMETIC: Arithmetic = Arithmetic::Int16;
+    const AHEAD: usize = AHEAD;
     const LANES: usize = 8;
     const KG: usize = 2;
     sums_of_i32!();
@@ -172,6 +178,7 @@ macro_rules! widened {
     ($name:ident = $arithmetic:ident, |$b:ident| $widen:expr, |$sums:ident, $x:ident, $y:ident| $step:expr) => {
         impl Lanes for $name {
             const ARITHMETIC: Arithmetic = Arithmetic::$arithmetic;
+            const AHEAD: usize = AHEAD;
             const LANES: usize = 8;
             const KG: usize = 1;
             sums_of_f32!();
