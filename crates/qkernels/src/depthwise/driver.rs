@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::lanes::{Bytes, DepthwiseLanes, Finish, Floats, Kind, Limits, Sums, word};
 use super::pack::{Block, for_words};
-use super::pass::{Pass, Row, STREAMED, STREAMED_GROUPS, Stream, interleave, multiply, stream};
+use super::pass::{Pass, Row, STREAMED, Stream, interleave, multiply, stream};
 use super::plan::{COLUMN_ARRAYS, Plan};
 use super::{Call, Geometry, Operands};
 use crate::isa::{Task, Tier};
@@ -441,11 +441,7 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
             // SAFETY: as below; what is streamed was checked when it was made.
             unsafe {
                 let limits = Limits::new(&self.store.steps);
-                if plan.cut.groups == 1 {
-                    stream::<L, F, 1>(self.lanes, &pass, streamed, limits, upper);
-                } else {
-                    stream::<L, F, STREAMED_GROUPS>(self.lanes, &pass, streamed, limits, upper);
-                }
+                stream::<L, F>(self.lanes, &pass, streamed, limits, upper);
             }
             return;
         }
@@ -502,27 +498,31 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
         &self,
         block: Block,
         image: usize,
-        row: usize,
+        top: usize,
         cols: &Range<usize>,
     ) -> Option<Stream> {
-        let (plan, across) = (self.plan, &self.operands.geometry.x);
-        let fits = plan.rows == 1
-            && (1..=STREAMED_GROUPS).contains(&plan.cut.groups)
-            && (across.kernel, across.stride, across.dilation) == (STREAMED, 2, 1)
+        let (down, across) = (&self.operands.geometry.y, &self.operands.geometry.x);
+        let fits = self.plan.rows == 1
+            && (down.kernel, across.kernel) == (STREAMED, STREAMED)
+            && (across.stride, across.dilation) == (2, 1)
             && block.channels == 4 * L::WORDS
             && across.input > 0
             && self.columns.minus_zero_points.is_none();
         if !L::STREAMS || !fits {
             return None;
         }
-        let rows = |group: usize| {
-            let starts = self.starts(block, image, row, 1, group);
-            starts.map(|start| self.row(start, 0..across.input, 1, block))
+        let row = |start| self.row(start, 0..across.input, 1, block);
+        let rows = self.starts(block, image, top, 1, 0).map(row);
+        let third = match L::GROUP {
+            2 => row(self.starts(block, image, top, 1, 1)[0]),
+            _ => rows[2],
         };
         Some(Stream {
-            rows: [rows(0), rows(plan.cut.groups - 1)],
+            rows,
+            third,
             width: across.input,
             first: (2 * cols.start).wrapping_sub(across.before),
+            padding: self.padding.as_ptr(),
             fill: self.fill(),
             flip: self.operands.flip,
         })

@@ -225,71 +225,91 @@ pub(super) unsafe fn multiply<
     }
 }
 
-/// Columns of taps that [`stream`] multiplies.
+/// Rows and columns of taps that [`stream`] multiplies.
 pub(super) const STREAMED: usize = 3;
-
-/// Groups of rows of taps that [`stream`] multiplies at most.
-pub(super) const STREAMED_GROUPS: usize = 2;
 
 /// Rows whose columns are interleaved when they are multiplied.
 #[derive(Clone, Copy)]
 pub(super) struct Stream {
-    /// The rows of taps of each group, from the image's first column on.
-    pub(super) rows: [[Row; 4]; STREAMED_GROUPS],
+    /// The rows of taps in the first word, from the image's first column on.
+    pub(super) rows: [Row; 4],
+    /// The third row, which a word of two has no place for.
+    pub(super) third: Row,
     /// Columns of the image, and which of them the first tap sees: before the image it wraps.
     pub(super) width: usize,
     pub(super) first: usize,
-    /// A word of padding.
+    /// A pixel and a word of padding.
+    pub(super) padding: *const u8,
     pub(super) fill: i32,
     pub(super) flip: u8,
 }
 
-/// [`multiply`] at a stride of two and three columns of taps, for vectors that cover one pixel: of
-/// the words of a column one output needs, a half serves the next and no other. Multiplied for both
-/// when they are made, they are neither stored nor read again.
+/// [`multiply`] of three by three taps at a stride of two, for vectors that cover one pixel: of the
+/// words of a column one output needs, a half serves the next and no other. Multiplied for both when
+/// they are made, they are neither stored nor read again.
+///
+/// Where words hold two rows, those of the third row hold two columns instead: of the three that an
+/// output needs two are in one word, and the other is in that of the next output.
 ///
 /// # Safety
 ///
-/// The pointers of `p` but its words are valid for what it says, of `G` groups of rows. Each pixel
-/// of the image's columns of each of the first `GROUP` rows of these is valid for reads of
-/// `4 · WORDS` bytes, and `out` for writes of as many elements at each of `count` pixels, borrowed
-/// exclusively.
+/// The pointers of `p` but its words are valid for what it says. Each pixel of the image's columns
+/// of each of the first `GROUP` rows, and of the third one where `GROUP` is 2, is valid for reads of
+/// `4 · WORDS` bytes, as is `padding`; and `out` for writes of as many elements at each of `count`
+/// pixels, borrowed exclusively.
 #[inline(always)]
-pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish, const G: usize>(
+pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish>(
     lanes: L,
     p: &Pass<'_>,
     s: Stream,
     limits: Limits,
     out: *mut u8,
 ) {
-    const { assert!(G <= STREAMED_GROUPS) };
     let size = 4 * L::WORDS;
     // SAFETY: as promised by the caller; `x` is a column of the image.
     unsafe {
+        let weights = |t: usize| p.weights.add(t * p.rows * size);
         // Held in registers if there are enough of them.
-        let hold = const { holds::<L>(G) };
-        let mut held = [[[lanes.splat(0); 4]; STREAMED]; G];
-        if hold {
-            for (t, weights) in held.as_flattened_mut().iter_mut().enumerate() {
-                *weights = quad(lanes, p.weights.add(t * p.rows * size), L::WORDS);
+        let mut held = [[lanes.splat(0); 4]; STREAMED];
+        if L::MANY_REGISTERS {
+            for (t, held) in held.iter_mut().enumerate() {
+                *held = quad(lanes, weights(t), L::WORDS);
             }
         }
-        let weights = |g: usize, t: usize| p.weights.add((g * STREAMED + t) * p.rows * size);
+        let mut pairs = Elements([0; 256]);
+        let pairs: *mut i32 = pairs.0.as_mut_ptr().cast();
+        let last = if const { thirds::<L>() } {
+            for i in 0..size {
+                let (low, high) = (*weights(STREAMED).add(i), *weights(STREAMED + 1).add(i));
+                pairs.add(i).write(low & 0xffff | high << 16);
+            }
+            weights(STREAMED + 2)
+        } else {
+            pairs
+        };
         let mut x = s.first;
         let mut next = quad(lanes, p.init, L::WORDS);
-        for (g, held) in held.iter().enumerate() {
-            let words = words(lanes, &s, g, x);
-            next = add::<L, G>(lanes, next, words, held[0], weights(g, 0));
+        next = add(lanes, next, words(lanes, &s, x), held[0], weights(0));
+        if const { thirds::<L>() } {
+            next = dots(
+                lanes,
+                next,
+                third(lanes, &s, x),
+                quad(lanes, pairs, L::WORDS),
+            );
         }
         for i in 0..p.count {
             let mut sums = next;
             next = quad(lanes, p.init, L::WORDS);
-            for (g, held) in held.iter().enumerate() {
-                let middle = words(lanes, &s, g, x.wrapping_add(1));
-                sums = add::<L, G>(lanes, sums, middle, held[1], weights(g, 1));
-                let right = words(lanes, &s, g, x.wrapping_add(2));
-                sums = add::<L, G>(lanes, sums, right, held[2], weights(g, 2));
-                next = add::<L, G>(lanes, next, right, held[0], weights(g, 0));
+            let middle = words(lanes, &s, x.wrapping_add(1));
+            sums = add(lanes, sums, middle, held[1], weights(1));
+            let right = words(lanes, &s, x.wrapping_add(2));
+            sums = add(lanes, sums, right, held[2], weights(2));
+            next = add(lanes, next, right, held[0], weights(0));
+            if const { thirds::<L>() } {
+                let right = third(lanes, &s, x.wrapping_add(2));
+                sums = dots(lanes, sums, right, quad(lanes, last, L::WORDS));
+                next = dots(lanes, next, right, quad(lanes, pairs, L::WORDS));
             }
             finish::<L, F>(lanes, p, limits, sums, out.add(i * p.out_step));
             x = x.wrapping_add(2);
@@ -297,25 +317,44 @@ pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish, const G: usize>(
     }
 }
 
-/// Whether registers hold the weights of so many groups of rows beside words and sums.
-const fn holds<L: DepthwiseLanes>(groups: usize) -> bool {
-    L::MANY_REGISTERS && groups == 1
+/// Whether the third row has words of its own.
+const fn thirds<L: DepthwiseLanes>() -> bool {
+    L::GROUP < STREAMED
 }
 
-/// The words of column `x` of a group of rows; padding outside of the image.
+/// The words of column `x` of the first rows; padding outside of the image.
 ///
 /// # Safety
 ///
 /// As [`stream`].
 #[inline(always)]
-unsafe fn words<L: DepthwiseLanes>(lanes: L, s: &Stream, g: usize, x: usize) -> [L::Vector; 4] {
+unsafe fn words<L: DepthwiseLanes>(lanes: L, s: &Stream, x: usize) -> [L::Vector; 4] {
     if x < s.width {
-        let rows = s.rows[g].map(|row| row.at.wrapping_add(x * row.step));
+        let rows = s.rows.map(|row| row.at.wrapping_add(x * row.step));
         // SAFETY: as promised by the caller.
         unsafe { lanes.words(rows, s.flip) }
     } else {
         [lanes.splat(s.fill); 4]
     }
+}
+
+/// The words of columns `x` and `x + 1` of the third row.
+///
+/// # Safety
+///
+/// As [`stream`].
+#[inline(always)]
+unsafe fn third<L: DepthwiseLanes>(lanes: L, s: &Stream, x: usize) -> [L::Vector; 4] {
+    let pixel = |x: usize| {
+        if x < s.width {
+            s.third.at.wrapping_add(x * s.third.step)
+        } else {
+            s.padding
+        }
+    };
+    let (left, right) = (pixel(x), pixel(x.wrapping_add(1)));
+    // SAFETY: as promised by the caller; of four rows the first two are read.
+    unsafe { lanes.words([left, right, left, right], s.flip) }
 }
 
 /// `sums + words · weights`, with weights that are held in registers or lie at `at`.
@@ -324,19 +363,29 @@ unsafe fn words<L: DepthwiseLanes>(lanes: L, s: &Stream, g: usize, x: usize) -> 
 ///
 /// `at` is valid for reads of `4 · WORDS` elements.
 #[inline(always)]
-unsafe fn add<L: DepthwiseLanes, const G: usize>(
+unsafe fn add<L: DepthwiseLanes>(
     lanes: L,
     sums: [L::Vector; 4],
     words: [L::Vector; 4],
     held: [L::Vector; 4],
     at: *const i32,
 ) -> [L::Vector; 4] {
-    let weights = if const { holds::<L>(G) } {
-        held
+    if L::MANY_REGISTERS {
+        dots(lanes, sums, words, held)
     } else {
         // SAFETY: as promised by the caller.
-        unsafe { quad(lanes, at, L::WORDS) }
-    };
+        dots(lanes, sums, words, unsafe { quad(lanes, at, L::WORDS) })
+    }
+}
+
+/// `sums + words · weights`.
+#[inline(always)]
+fn dots<L: DepthwiseLanes>(
+    lanes: L,
+    sums: [L::Vector; 4],
+    words: [L::Vector; 4],
+    weights: [L::Vector; 4],
+) -> [L::Vector; 4] {
     [
         lanes.dot(sums[0], words[0], weights[0]),
         lanes.dot(sums[1], words[1], weights[1]),
