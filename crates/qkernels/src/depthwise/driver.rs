@@ -253,7 +253,8 @@ impl<F: Finish> Task for Share<'_, F> {
             finish: PhantomData,
             acc: bytemuck::cast_slice_mut(acc),
             words: bytemuck::cast_slice_mut(words),
-            taps: &mut bytemuck::cast_slice_mut(taps)[..count],
+            taps: &mut bytemuck::cast_slice_mut(taps)[..2 * count],
+            turn: 0,
             spans: &mut bytemuck::cast_slice_mut(spans)[..plan.phases],
             ones,
             padding,
@@ -266,8 +267,9 @@ impl<F: Finish> Task for Share<'_, F> {
                 strips.set_spans(cols.clone());
                 let first = self.strips.start;
                 let (mut image, mut strip) = (first / plan.image_strips, first % plan.image_strips);
-                for _ in self.strips.clone() {
-                    strips.segment(b, block, image, strip * plan.rows, cols.clone());
+                for i in self.strips.clone() {
+                    let follows = i > first && strip > 0;
+                    strips.segment(b, block, image, strip * plan.rows, cols.clone(), follows);
                     strip += 1;
                     if strip == plan.image_strips {
                         (image, strip) = (image + 1, 0);
@@ -317,7 +319,11 @@ struct Strips<'a, L, F> {
     finish: PhantomData<F>,
     /// Interleaved rows: by group, phase and vector.
     words: &'a mut [i32],
+    /// Where the words of a tap start: by group, then column, all of them twice.
     taps: &'a mut [usize],
+    /// Where the words of the first group are, counted in groups: those of the others follow, around
+    /// the end.
+    turn: usize,
     /// By phase: which pixels of the segment at hand lie in the image.
     spans: &'a mut [Span],
     ones: &'a [i32],
@@ -328,12 +334,12 @@ struct Strips<'a, L, F> {
 }
 
 impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
-    /// Where the words of every tap start, for blocks of this width.
+    /// Where the words of every tap start, for blocks of this width, from each group on.
     #[inline(always)]
     fn set_taps(&mut self, block: Block) {
         let (plan, axis) = (self.plan, &self.operands.geometry.x);
         for (i, tap) in self.taps.iter_mut().enumerate() {
-            let (group, kx) = (i / axis.kernel, i % axis.kernel);
+            let (group, kx) = (i / axis.kernel % plan.cut.groups, i % axis.kernel);
             let phase = group * plan.phases + kx % plan.phases;
             let pixel = kx * axis.dilation / axis.stride;
             *tap = phase * 4 * plan.run + pixel * (block.width / 4);
@@ -362,14 +368,39 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
         }
     }
 
-    /// A segment of a strip of rows, for a block of channels.
+    /// Whether a strip's words are those of the next one a group later: all rows of their groups are
+    /// rows of taps, and a strip goes a group down.
     #[inline(always)]
-    fn segment(&mut self, b: usize, block: Block, image: usize, row: usize, cols: Range<usize>) {
+    fn carries(&self) -> bool {
+        let down = &self.operands.geometry.y;
+        self.plan.rows == L::GROUP
+            && (down.stride, down.dilation) == (1, 1)
+            && (down.kernel + self.plan.rows - 1).is_multiple_of(L::GROUP)
+    }
+
+    /// A segment of a strip of rows, for a block of channels; `follows` the same one of the strip
+    /// above in the image.
+    #[inline(always)]
+    fn segment(
+        &mut self,
+        b: usize,
+        block: Block,
+        image: usize,
+        row: usize,
+        cols: Range<usize>,
+        follows: bool,
+    ) {
         let (plan, geometry) = (self.plan, self.operands.geometry);
         let rows = plan.rows.min(geometry.y.output - row);
         let streamed = self.streamed(block, image, row, &cols);
         if streamed.is_none() {
-            for group in 0..plan.cut.groups {
+            let there = if follows && self.carries() {
+                self.turn = (self.turn + 1) % plan.cut.groups;
+                plan.cut.groups - 1
+            } else {
+                0
+            };
+            for group in there..plan.cut.groups {
                 self.interleave(block, image, row, rows, group, cols.len() + plan.reach);
             }
         }
@@ -419,7 +450,7 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
         let pass = Pass {
             words: self.words.as_ptr(),
             run: plan.run,
-            taps: self.taps,
+            taps: &self.taps[self.turn * self.operands.geometry.x.kernel..][..self.taps.len() / 2],
             weights: self.weights[b * block_words..][..block_words].as_ptr(),
             rows: plan.cut.rows,
             init: self.columns.init[at.clone()].as_ptr(),
@@ -595,10 +626,11 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
     ) {
         let (plan, stride) = (self.plan, self.operands.geometry.x.stride);
         let starts = self.starts(block, image, row, rows, group);
+        let place = (self.turn + group) % plan.cut.groups;
         let fill = self.fill();
         let pixel = block.width / 4;
         for (phase, span) in self.spans.iter().enumerate() {
-            let at = (group * plan.phases + phase) * 4 * plan.run;
+            let at = (place * plan.phases + phase) * 4 * plan.run;
             let words = &mut self.words[at..][..4 * plan.run];
             for run in words.chunks_exact_mut(plan.run) {
                 run[..span.from * pixel].fill(fill);

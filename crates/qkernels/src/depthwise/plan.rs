@@ -89,7 +89,8 @@ impl Plan {
         let word_lines = run_lines
             .saturating_mul(4 * phases)
             .saturating_mul(cut.groups);
-        let tap_lines = lines(taps, size_of::<usize>());
+        // Twice, so that they may start at any group.
+        let tap_lines = lines(taps.saturating_mul(2), size_of::<usize>());
         let span_lines = lines(phases, size_of::<super::driver::Span>());
         let one_lines = lines(taps.saturating_mul(cut.rows), size_of::<i32>());
         let acc = segment.saturating_mul(rows * widest);
