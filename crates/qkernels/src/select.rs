@@ -53,11 +53,11 @@ pub(crate) fn with_int16_kernel<V: VisitKernel>(isa: Isa, visitor: V) -> V::Outp
     isa.dispatch(Words(visitor))
 }
 
-/// Whether split weights pay for `m` rows: they are unpacked for every call, which 8 rows
-/// outweigh where weights lie in a cache. From memory there is more to read, and 20 rows do.
+/// Whether split weights pay for `m` rows: they are unpacked for every call, which 16 rows
+/// outweigh where weights lie in a cache. From memory there is more to read, and 24 rows do.
 const fn split_pays(m: usize, n: usize, k: usize) -> bool {
     const CACHED: usize = 8 << 20;
-    m >= 24 || m >= 10 && n.saturating_mul(k) <= CACHED
+    m >= 24 || m >= 16 && n.saturating_mul(k) <= CACHED
 }
 
 /// Runs `visitor` with the kernel for products of `m` rows with `b`.
