@@ -170,6 +170,10 @@ impl Peer for OneDnn {
 }
 
 fn matmul(task: &MatMul<'_>, threads: usize) -> Option<(RawMatMul, Data)> {
+    // By unsigned bytes it multiplies nothing, and says that the arguments are invalid.
+    if task.b.dtype() == DType::U8 {
+        return None;
+    }
     let (type_a, type_b) = (code(task.a.dtype())?, code(task.b.dtype())?);
     let shape = task.shape;
     let dtype = if task.a.dtype().is_float() {

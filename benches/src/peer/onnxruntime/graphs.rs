@@ -98,11 +98,7 @@ fn matmul<'a>(task: &MatMul<'a>) -> Option<Small<'a>> {
     }
     let nodes = match task.finish {
         Finish::Sums => vec![Node::new("product", "MatMulInteger", ["a", "b"], ["c"])],
-        // Its QGemm stores the type that A has.
-        Finish::Scaled(scaled)
-            if task.batch == 1
-                && (scaled.output == Requantize::Relu || task.a.dtype() == DType::U8) =>
-        {
+        Finish::Scaled(scaled) if task.batch == 1 && scales(task, scaled.output) => {
             constants.extend(scaled_constants(task, &scaled)?);
             scaled_nodes(&scaled)
         }
@@ -115,6 +111,15 @@ fn matmul<'a>(task: &MatMul<'a>) -> Option<Small<'a>> {
         output: task.finish.dtype(),
         output_shape: shape(m, n),
     })
+}
+
+/// Whether there is an operator that scales these operands' sums to this: `QGemm` stores the type
+/// that A has, and `MatMulIntegerToFloat` knows no i8 by u8.
+fn scales(task: &MatMul<'_>, output: Requantize) -> bool {
+    match output {
+        Requantize::U8(_) => task.a.dtype() == DType::U8,
+        Requantize::Relu => (task.a.dtype(), task.b.dtype()) != (DType::I8, DType::U8),
+    }
 }
 
 /// With a bias, so that the same sums come out: the standard's own operators have none.
