@@ -452,7 +452,9 @@ fn is_product(record: &Record) -> bool {
 fn is_sums(record: &Record) -> bool {
     is_product(record)
         && ["u8·i8→i32", "i8·i8→i32"].contains(&record.key.types.as_str())
-        && !record.key.data.ends_with("bell")
+        && !["bell", "reduced"]
+            .iter()
+            .any(|drawn| record.key.data.ends_with(drawn))
 }
 
 /// Whether it ran on the best tier of this machine.

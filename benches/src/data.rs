@@ -41,6 +41,11 @@ impl Source {
             .collect()
     }
 
+    /// Bytes from −64 to 63, so that two products of them by any bytes sum up to 16 bits.
+    pub fn reduced_i8s(&mut self, len: usize) -> Vec<i8> {
+        self.i8s(len).into_iter().map(|byte| byte >> 1).collect()
+    }
+
     /// Sums as they come out of a matrix product: about ±2^20.
     pub fn sums(&mut self, len: usize) -> Vec<i32> {
         (0..len)
@@ -83,6 +88,14 @@ mod tests {
         assert!(bytes.iter().all(|&byte| byte >= -127));
         let near = bytes.iter().filter(|byte| byte.unsigned_abs() < 37).count();
         assert!((6000..7500).contains(&near), "{near} within one deviation");
+    }
+
+    #[test]
+    fn two_products_of_reduced_bytes_fit_16_bits() {
+        let bytes = Source::new(6).reduced_i8s(10_000);
+        assert!((-64..=63).all(|value| bytes.contains(&value)));
+        let most = |byte: &i8| 2 * i32::from(u8::MAX) * i32::from(*byte);
+        assert!(bytes.iter().all(|byte| i16::try_from(most(byte)).is_ok()));
     }
 
     #[test]

@@ -80,8 +80,8 @@ struct Args {
         default_value = "hot"
     )]
     weights: Vec<Weights>,
-    /// How the weights of gemm and conv are distributed: full-range bytes, or bell-shaped as trained
-    /// weights are.
+    /// How the weights of gemm and conv and the right operands of batch are distributed: full-range
+    /// bytes, bell-shaped as trained weights are, or seven bits, with which no peer saturates.
     #[arg(
         long,
         value_enum,
@@ -381,7 +381,7 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
         jobs.extend(ops::quantize::jobs(&sizes));
     }
     if wants(Op::Batch) {
-        jobs.extend(ops::batch::jobs(ops::batch::ATTENTION));
+        jobs.extend(ops::batch::jobs(ops::batch::ATTENTION, &args.values));
     }
     if wants(Op::Calib) {
         jobs.extend(calib::jobs(&sizes, calib::python().as_deref()));

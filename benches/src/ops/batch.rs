@@ -8,6 +8,7 @@ use qkernels::{
 };
 
 use super::contest::{Call, Contest};
+use super::gemm::Distribution;
 use super::{Field, Job};
 use crate::BenchError;
 use crate::data::Source;
@@ -72,16 +73,22 @@ pub const ATTENTION: &[Batch] = &[
     batch(Attention::Values, 12, 1, 1024, 64),
 ];
 
-/// A job for each batch.
+/// A job for each batch and distribution of its right operands.
 #[must_use]
-pub fn jobs(batches: &[Batch]) -> Vec<Job> {
+pub fn jobs(batches: &[Batch], distributions: &[Distribution]) -> Vec<Job> {
     batches
         .iter()
-        .map(|&batch| Job {
-            label: format!("{OP} {}·{} {}", batch.count, batch.shape, batch.kind.name()),
+        .flat_map(|&batch| distributions.iter().map(move |&drawn| (batch, drawn)))
+        .map(|(batch, drawn)| Job {
+            label: format!(
+                "{OP} {}·{} {}",
+                batch.count,
+                batch.shape,
+                drawn.label(batch.kind.name())
+            ),
             build: Box::new(move |field| match batch.kind {
-                Attention::Values => cell::<u8>(batch, Source::u8s, field),
-                _ => cell::<i8>(batch, Source::i8s, field),
+                Attention::Values => cell::<u8>(batch, drawn, Source::u8s, field),
+                _ => cell::<i8>(batch, drawn, Source::i8s, field),
             }),
         })
         .collect()
@@ -96,6 +103,7 @@ struct Problem<A> {
 
 fn cell<A: Operand + Element>(
     batch: Batch,
+    drawn: Distribution,
     draw: fn(&mut Source, usize) -> Vec<A>,
     field: &Field,
 ) -> Result<Cell, BenchError> {
@@ -105,7 +113,7 @@ fn cell<A: Operand + Element>(
     let problem = Arc::new(Problem {
         batch,
         a: draw(&mut source, count * m * k),
-        b: source.i8s(count * k * n),
+        b: drawn.i8s(&mut source, count * k * n),
     });
     let task = MatMul {
         shape,
@@ -125,7 +133,7 @@ fn cell<A: Operand + Element>(
         shape: (m, k, n),
         batch: count,
         types: format!("{}·i8→i32", <A as Element>::DTYPE),
-        data: kind.name().to_owned(),
+        data: drawn.label(kind.name()),
         ops: shape.ops() * count as f64,
         places,
         exact: true,
@@ -213,6 +221,9 @@ mod tests {
                 batch(kind, 5, 40, 33, 17),
             ]
         });
-        crate::ops::tests::run_all(jobs(batches.as_flattened()));
+        crate::ops::tests::run_all(jobs(
+            batches.as_flattened(),
+            &[Distribution::Uniform, Distribution::Reduced],
+        ));
     }
 }

@@ -48,10 +48,7 @@ fn cell(geometry: Geometry, drawn: Distribution, field: &Field) -> Result<Cell, 
     let problem = Arc::new(Problem {
         geometry,
         x: source.u8s(geometry.height * geometry.width * geometry.inputs),
-        weights: match drawn {
-            Distribution::Uniform => source.i8s(n * k),
-            Distribution::Bell => source.bell_i8s(n * k),
-        },
+        weights: drawn.i8s(&mut source, n * k),
     });
     let contest = Contest {
         op: OP,

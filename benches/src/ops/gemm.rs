@@ -105,14 +105,26 @@ pub enum Distribution {
     Uniform,
     /// Bell-shaped, as trained weights are.
     Bell,
+    /// Of seven bits, with which the 16-bit sums of other libraries do not saturate.
+    Reduced,
 }
 
 impl Distribution {
-    /// What is said of data whose weights are drawn so: `bell` behind it, or nothing.
+    /// What is said of data whose weights are drawn so: `bell` behind it, say, or nothing.
     pub(super) fn label(self, data: &str) -> String {
         match self {
             Distribution::Uniform => data.to_owned(),
             Distribution::Bell => format!("{data} bell"),
+            Distribution::Reduced => format!("{data} reduced"),
+        }
+    }
+
+    /// Signed bytes drawn so.
+    pub(super) fn i8s(self, source: &mut Source, len: usize) -> Vec<i8> {
+        match self {
+            Distribution::Uniform => source.i8s(len),
+            Distribution::Bell => source.bell_i8s(len),
+            Distribution::Reduced => source.reduced_i8s(len),
         }
     }
 }
@@ -210,42 +222,52 @@ fn names(spec: Spec) -> String {
 
 /// Operands of a type, drawn so that no arithmetic leaves its bounds.
 trait Drawn: Operand + Element {
-    /// As weights or activations of full range are.
-    fn uniform(source: &mut Source, len: usize) -> Vec<Self>;
-    /// As trained weights are.
-    fn bell(source: &mut Source, len: usize) -> Vec<Self>;
+    /// So many of them.
+    fn drawn(how: Distribution, source: &mut Source, len: usize) -> Vec<Self>;
 }
 
 /// The largest i16 whose square fits i32 16,384 times: more than any shape here is deep.
 const LARGEST_I16: f32 = 362.0;
 
-macro_rules! drawn {
-    ($($t:ty = |$source:ident, $len:ident| $uniform:expr, $bell:expr;)*) => {$(
-        impl Drawn for $t {
-            fn uniform($source: &mut Source, $len: usize) -> Vec<Self> {
-                $uniform
-            }
-
-            fn bell($source: &mut Source, $len: usize) -> Vec<Self> {
-                $bell
-            }
+impl Drawn for u8 {
+    fn drawn(how: Distribution, source: &mut Source, len: usize) -> Vec<Self> {
+        if how == Distribution::Uniform {
+            return source.u8s(len);
         }
-    )*};
+        let bytes = how.i8s(source, len).into_iter();
+        bytes.map(|byte| byte.cast_unsigned() ^ 0x80).collect()
+    }
 }
 
-drawn! {
-    u8 = |source, len| source.u8s(len),
-        source.bell_i8s(len).into_iter().map(|b| b.cast_unsigned() ^ 0x80).collect();
-    i8 = |source, len| source.i8s(len), source.bell_i8s(len);
-    i16 = |source, len| {
-            let unit = LARGEST_I16 / 128.0;
-            source.i8s(len).into_iter().map(|b| (f32::from(b) * unit) as i16).collect()
-        },
-        source.bell_i8s(len).into_iter().map(i16::from).collect();
-    f16 = |source, len| source.f32s(len).into_iter().map(f16::from_f32).collect(),
-        Self::uniform(source, len);
-    bf16 = |source, len| source.f32s(len).into_iter().map(bf16::from_f32).collect(),
-        Self::uniform(source, len);
+impl Drawn for i8 {
+    fn drawn(how: Distribution, source: &mut Source, len: usize) -> Vec<Self> {
+        how.i8s(source, len)
+    }
+}
+
+impl Drawn for i16 {
+    fn drawn(how: Distribution, source: &mut Source, len: usize) -> Vec<Self> {
+        let unit = match how {
+            Distribution::Uniform => LARGEST_I16 / 128.0,
+            Distribution::Bell | Distribution::Reduced => 1.0,
+        };
+        let bytes = how.i8s(source, len).into_iter();
+        bytes.map(|byte| (f32::from(byte) * unit) as i16).collect()
+    }
+}
+
+/// Floats are bell-shaped however weights are to be.
+impl Drawn for f16 {
+    fn drawn(_how: Distribution, source: &mut Source, len: usize) -> Vec<Self> {
+        source.f32s(len).into_iter().map(f16::from_f32).collect()
+    }
+}
+
+/// Floats are bell-shaped however weights are to be.
+impl Drawn for bf16 {
+    fn drawn(_how: Distribution, source: &mut Source, len: usize) -> Vec<Self> {
+        source.f32s(len).into_iter().map(bf16::from_f32).collect()
+    }
 }
 
 fn cell(spec: Spec, field: &Field) -> Result<Cell, BenchError> {
@@ -267,11 +289,8 @@ fn cell_of<A: Drawn, B: Drawn>(
 ) -> Result<Cell, BenchError> {
     let Shape { m, k, n } = spec.shape;
     let mut source = Source::new(0x5eed);
-    let a = A::uniform(&mut source, m * k);
-    let b = match spec.distribution {
-        Distribution::Uniform => B::uniform(&mut source, k * n),
-        Distribution::Bell => B::bell(&mut source, k * n),
-    };
+    let a = A::drawn(Distribution::Uniform, &mut source, m * k);
+    let b = B::drawn(spec.distribution, &mut source, k * n);
     let arithmetic = match spec.types {
         Types::Bf16Hardware => Arithmetic::Bf16Hardware,
         _ => A::ARITHMETIC,
@@ -383,7 +402,7 @@ mod tests {
             types: Types::value_variants().to_vec(),
             outputs: vec![Output::Sums, Output::U8, Output::F32],
             weights: vec![Weights::Hot],
-            distributions: vec![Distribution::Uniform, Distribution::Bell],
+            distributions: Distribution::value_variants().to_vec(),
         }));
     }
 
