@@ -102,6 +102,8 @@ struct Judge<'a> {
     places: &'a [usize],
     /// Our answers there.
     expected: Values<'a>,
+    /// How far floats may lie from them.
+    slack: f64,
 }
 
 /// Each peer that can do the task, on as many threads as the team at `index` has.
@@ -129,7 +131,11 @@ fn peers(
                 team: Arc::clone(team),
                 demands: judge.demands.to_vec(),
                 repeats: 1,
-                agreement: Some(work.answer().agreement(judge.places, &judge.expected)),
+                agreement: Some(work.answer().agreement(
+                    judge.places,
+                    &judge.expected,
+                    judge.slack,
+                )),
                 detail: work.detail(),
                 call: repeated(work),
             });

@@ -18,6 +18,7 @@ mod onednn;
 mod onnxruntime;
 #[cfg(feature = "peer-rten")]
 mod rten;
+mod slack;
 pub mod task;
 
 use qkernels::Isa;

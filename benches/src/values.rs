@@ -50,15 +50,16 @@ macro_rules! element_types {
             /// If a place is beyond the end.
             #[must_use]
             pub fn bits(&self, places: &[usize]) -> Vec<u64> {
-                match self {
-                    $(Values::$variant(values) => {
-                        places.iter().map(|&at| Element::bits(values[at])).collect()
-                    })*
-                }
+                places.iter().map(|&at| self.bits_at(at)).collect()
+            }
+
+            /// The bits of an element.
+            fn bits_at(&self, index: usize) -> u64 {
+                match self { $(Values::$variant(values) => Element::bits(values[index]),)* }
             }
 
             /// An element as a number: exact for all these types.
-            fn number(&self, index: usize) -> f64 {
+            pub(crate) fn number(&self, index: usize) -> f64 {
                 match self { $(Values::$variant(values) => f64::from(values[index]),)* }
             }
         }
@@ -125,8 +126,8 @@ element_types! {
     F32 f32 F32;
 }
 
-/// How far two f32 answers may lie apart, relative to the larger, and still count as equal: float
-/// sums may be taken in any order by a peer.
+/// The most that float answers may lie apart and still count as equal, relative to the largest. What
+/// roundings could do in theory is more in deep sums, and far more than they do.
 const CLOSE: f64 = 1e-4;
 
 impl Values<'_> {
@@ -144,19 +145,37 @@ impl Values<'_> {
         self.len() == 0
     }
 
-    /// The share of the elements at `places` that equal `expected`, one by one: bit for bit for
-    /// integers, within 10⁻⁴ of the largest magnitude where either is a float. Elements that are not
-    /// there equal nothing.
+    /// The share of the elements at `places` that equal `expected`, one by one. Where either is a
+    /// float they may lie `slack` apart, yet never more than 10⁻⁴ of the largest magnitude; floats of
+    /// one type without slack are equal where their bits are. Which NaN stands for none is left to
+    /// each library. Elements that are not there equal nothing.
     #[must_use]
-    pub fn agreement(&self, places: &[usize], expected: &Values<'_>) -> f64 {
+    pub fn agreement(&self, places: &[usize], expected: &Values<'_>, slack: f64) -> f64 {
         let float = self.dtype().is_float() || expected.dtype().is_float();
-        let wanted = (0..expected.len()).map(|index| expected.number(index));
-        let largest = wanted.clone().map(f64::abs).fold(0.0, f64::max);
-        let slack = if float { CLOSE * largest } else { 0.0 };
+        let largest = (0..expected.len())
+            .map(|index| expected.number(index).abs())
+            .fold(0.0, f64::max);
+        let by_bits = slack == 0.0 && self.dtype() == expected.dtype();
+        let slack = if float {
+            slack.min(CLOSE * largest)
+        } else {
+            0.0
+        };
+        let equal = |at: usize, index: usize| {
+            let (found, wanted) = (self.number(at), expected.number(index));
+            if found.is_nan() || wanted.is_nan() {
+                found.is_nan() && wanted.is_nan()
+            } else if by_bits {
+                self.bits_at(at) == expected.bits_at(index)
+            } else {
+                // Infinities are not so far apart as their difference says.
+                found == wanted || (found - wanted).abs() <= slack
+            }
+        };
         let equal = places
             .iter()
-            .zip(wanted)
-            .filter(|&(&at, wanted)| at < self.len() && (self.number(at) - wanted).abs() <= slack)
+            .zip(0..expected.len())
+            .filter(|&(&at, index)| at < self.len() && equal(at, index))
             .count();
         equal as f64 / places.len().max(1) as f64
     }
@@ -168,15 +187,30 @@ mod tests {
 
     #[test]
     fn agreement_is_exact_for_integers_and_close_for_floats() {
-        let share = |a: Values<'_>, b: Values<'_>| a.agreement(&[0, 2], &b);
+        let share = |a: Values<'_>, b: Values<'_>| a.agreement(&[0, 2], &b, 1e-3);
         let half = share(Values::I32(&[1, 2, 3]), Values::I32(&[1, 4]));
         assert!((half - 0.5).abs() < 1e-9);
-        let all = share(Values::F32(&[1.0, 0.0, 9.0]), Values::F32(&[1.0, 9.0001]));
+        let all = share(Values::F32(&[1.0, 0.0, 9.0]), Values::F32(&[1.0, 9.0005]));
         assert!((all - 1.0).abs() < 1e-9);
         let all = share(Values::F32(&[7.0, 0.0, 8.0]), Values::I32(&[7, 8]));
         assert!((all - 1.0).abs() < 1e-9);
+        // More slack than 10⁻⁴ of the largest is none.
+        let half = share(Values::F32(&[1.0, 0.0, 9.0]), Values::F32(&[1.0, 9.00095]));
+        assert!((half - 0.5).abs() < 1e-9);
         // What is not there equals nothing.
         assert!((share(Values::U8(&[1, 2]), Values::U8(&[1, 2])) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn without_slack_floats_agree_bit_for_bit() {
+        let equal =
+            |a: f32, b: f32| Values::F32(&[a]).agreement(&[0], &Values::F32(&[b]), 0.0) > 0.5;
+        let quiet = f32::from_bits(0x7fc0_0001);
+        assert!(equal(quiet, f32::NAN) && !equal(quiet, 0.0) && !equal(0.0, quiet));
+        assert!(equal(f32::INFINITY, f32::INFINITY));
+        assert!(!equal(f32::INFINITY, f32::NEG_INFINITY) && !equal(f32::INFINITY, f32::MAX));
+        assert!(!equal(0.0, -0.0));
+        assert!(!equal(1.0, 1.0 + f32::EPSILON));
     }
 
     #[test]

@@ -70,13 +70,14 @@ impl Contest<'_> {
     ) -> Result<Cell, BenchError> {
         let all: Vec<usize> = (0..expected.len()).collect();
         let bits = expected.bits(&all);
+        let slack = self.task.as_ref().map_or(0.0, Task::slack);
         let mut contenders = Vec::new();
         for (index, team) in field.teams.iter().enumerate() {
             for &isa in &field.isas {
                 let mut call = ours(isa, team.policy()).map_err(self.failed(isa))?;
                 team.run(|| call.run()).map_err(self.failed(isa))?;
                 let found = call.answer();
-                let close = found.agreement(&self.places, &expected) >= 1.0;
+                let close = found.agreement(&self.places, &expected, slack) >= 1.0;
                 if self.exact || !close {
                     let found = found.bits(&self.places);
                     check_answers(self.op, &self.label(), isa, &found, &bits)?;
@@ -103,6 +104,7 @@ impl Contest<'_> {
                     demands: &demands(field.best()),
                     places: &self.places,
                     expected,
+                    slack,
                 };
                 contenders.extend(peers(field, index, task, &judge)?);
             }

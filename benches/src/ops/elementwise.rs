@@ -179,7 +179,7 @@ where
             };
             tried.run()?;
             let places: Vec<usize> = (0..expected.len()).collect();
-            let agreement = tried.answer().agreement(&places, &expected);
+            let agreement = tried.answer().agreement(&places, &expected, 0.0);
             let mut works = Vec::new();
             for _ in 0..team.threads() {
                 works.extend(prepare(share)?);
