@@ -3,7 +3,7 @@
 use qformat::{DType, bf16, f16};
 
 macro_rules! element_types {
-    ($($variant:ident $element:ident $dtype:ident;)*) => {
+    ($($variant:ident $element:ident $dtype:ident, $extremes:expr;)*) => {
         /// A borrowed slice of one of the element types.
         #[derive(Debug, Clone, Copy)]
         pub enum Values<'a> {
@@ -99,6 +99,10 @@ macro_rules! element_types {
                 bytes[..own.len()].copy_from_slice(&own);
                 u64::from_le_bytes(bytes)
             }
+
+            fn extremes() -> Vec<Self> {
+                $extremes
+            }
         })*
     };
 }
@@ -113,17 +117,40 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 
 
     /// Its bits: equal for equal values, different for 0.0 and −0.0 and for each NaN.
     fn bits(self) -> u64;
+
+    /// The values at which conversions go wrong: all that a small type has, and of a large one the
+    /// surroundings of those that round up in one type and down in the next.
+    fn extremes() -> Vec<Self>;
 }
 
 element_types! {
-    U8 u8 U8;
-    I8 i8 I8;
-    U16 u16 U16;
-    I16 i16 I16;
-    I32 i32 I32;
-    F16 f16 F16;
-    Bf16 bf16 Bf16;
-    F32 f32 F32;
+    U8 u8 U8, (u8::MIN..=u8::MAX).collect();
+    I8 i8 I8, (i8::MIN..=i8::MAX).collect();
+    U16 u16 U16, (u16::MIN..=u16::MAX).collect();
+    I16 i16 I16, (i16::MIN..=i16::MAX).collect();
+    I32 i32 I32, vec![i32::MIN, -1, 0, 1, i32::MAX];
+    F16 f16 F16, (u16::MIN..=u16::MAX).map(f16::from_bits).collect();
+    Bf16 bf16 Bf16, (u16::MIN..=u16::MAX).map(bf16::from_bits).collect();
+    F32 f32 F32, halfway();
+}
+
+/// Every f16 and bf16, infinities and NaNs among them, each with the f32 halfway to the next and that
+/// one's neighbours.
+fn halfway() -> Vec<f32> {
+    let with = |start: f32, middle: f32| [start, middle.next_down(), middle, middle.next_up()];
+    let half = |bits: u16| f16::from_bits(bits).to_f32();
+    (u16::MIN..=u16::MAX)
+        .flat_map(|bits| {
+            // What rounds to infinity begins halfway to the power of two that f16 lacks.
+            let next = half(bits.wrapping_add(1)).clamp(-65_536.0, 65_536.0);
+            let brain = u32::from(bits) << 16;
+            [
+                with(half(bits), f32::midpoint(half(bits), next)),
+                with(f32::from_bits(brain), f32::from_bits(brain | 1 << 15)),
+            ]
+        })
+        .flatten()
+        .collect()
 }
 
 /// The most that float answers may lie apart and still count as equal, relative to the largest. What
@@ -211,6 +238,25 @@ mod tests {
         assert!(!equal(f32::INFINITY, f32::NEG_INFINITY) && !equal(f32::INFINITY, f32::MAX));
         assert!(!equal(0.0, -0.0));
         assert!(!equal(1.0, 1.0 + f32::EPSILON));
+    }
+
+    #[test]
+    fn extremes_hold_what_conversions_stumble_over() {
+        let extremes = f32::extremes();
+        // The largest f16, what rounds down to it and up from it, half its smallest, the same ends of
+        // bf16, and a NaN that is infinity where it is cut off.
+        for bits in [
+            0x477f_e000,
+            0x477f_efff,
+            0x477f_f000,
+            0x3300_0000,
+            0x7f7f_7fff,
+            0x7f7f_8000,
+            0x7f80_8000,
+        ] {
+            assert!(extremes.iter().any(|x| x.to_bits() == bits), "{bits:#x}");
+        }
+        assert_eq!(f16::extremes().len(), 1 << 16);
     }
 
     #[test]
