@@ -4,8 +4,11 @@
 //! a [`Task`] and prepares [`Work`] for it, with its weights packed and its memory at hand as an
 //! engine would keep them, or says that it has no such operation. Its answers are compared with
 //! ours before it is timed, and the share that is equal goes with every result: a peer that
-//! saturates is fast, but does not do the same work.
+//! saturates is fast, but does not do the same work. Where nothing saturates, a test demands that all
+//! are: `cargo test -p quaver-benches --features peer-NAME`.
 
+#[cfg(test)]
+mod answers;
 #[cfg(feature = "peer-gemm")]
 mod gemm;
 #[cfg(feature = "peer-half")]
@@ -176,68 +179,6 @@ mod tests {
     fn an_unknown_peer_is_refused_with_the_names() {
         let error = open("onedn", None).err().map(|error| error.to_string());
         assert!(error.unwrap().contains("onednn, onnxruntime"));
-    }
-
-    /// The peers of this build that are on this machine; the others are named.
-    fn present() -> Vec<Box<dyn Peer>> {
-        let mut peers = Vec::new();
-        for known in PEERS.iter().filter(|known| known.open.is_some()) {
-            match open(known.name, None) {
-                Ok(peer) => peers.push(peer),
-                Err(error @ BenchError::PeerNotFound { .. }) => println!("not tested: {error}"),
-                Err(error) => panic!("{error}"),
-            }
-        }
-        peers
-    }
-
-    #[test]
-    fn peers_give_our_answers() {
-        use crate::ops::gemm::{Distribution, Output, Types, Wanted, Weights};
-        use crate::ops::{Field, convert, gemm, quantize};
-
-        let peers = present();
-        let count = peers.len();
-        let field = Field::new(vec![Isa::detect()], &[1, 2], peers).unwrap();
-        let sizes = [crate::sizes::Size {
-            name: "test".to_owned(),
-            bytes: 9001,
-        }];
-        let mut jobs = gemm::jobs(&Wanted {
-            shapes: crate::shapes::parse("1x1x1,3x7x5,40x33x17").unwrap(),
-            types: vec![Types::U8I8, Types::I8I8],
-            outputs: vec![Output::Sums, Output::U8, Output::F32],
-            weights: vec![Weights::Hot],
-            distributions: vec![Distribution::Uniform],
-        });
-        jobs.extend(convert::jobs(&sizes));
-        jobs.extend(quantize::jobs(&sizes));
-        let mut seen = std::collections::BTreeSet::new();
-        for job in jobs {
-            let label = job.label.clone();
-            let mut cell = (job.build)(&field).unwrap();
-            for contender in &mut cell.contenders {
-                let Some(agreement) = contender.agreement else {
-                    continue;
-                };
-                seen.insert(contender.library);
-                // A library may round a requantized value otherwise, and below VNNI its sums may
-                // saturate.
-                let least = if label.contains("u8 ") || contender.isa != "own" {
-                    0.9
-                } else {
-                    1.0
-                };
-                let exact = Isa::detect().name().contains("vnni");
-                assert!(
-                    agreement >= least || !exact,
-                    "{label}: {} agrees in {agreement}",
-                    contender.library
-                );
-                contender.team.run(&mut contender.call);
-            }
-        }
-        assert_eq!(seen.len(), count, "{seen:?} did some work");
     }
 
     #[test]
