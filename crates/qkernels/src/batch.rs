@@ -230,6 +230,8 @@ pub enum BatchOut<'a> {
 #[derive(Clone, Copy)]
 struct Targets<'a> {
     first: Target<'a>,
+    /// Rows and columns of each.
+    shape: (usize, usize),
     count: usize,
     /// Elements from matrix to matrix.
     stride: usize,
@@ -243,9 +245,11 @@ impl<'a> BatchOut<'a> {
             epilogue: &Epilogue<'a>,
         ) -> Result<Targets<'a>, KernelError> {
             // Made of the whole slice: the pointer may go to every matrix of it.
-            let m = MatMut::with_stride(b.data, b.rows, b.cols, b.row_stride)?;
+            let rows = if b.count == 0 { 0 } else { b.rows };
+            let m = MatMut::with_stride(b.data, rows, b.cols, b.row_stride)?;
             Ok(Targets {
                 first: Target::new(out(m), epilogue),
+                shape: (b.rows, b.cols),
                 count: b.count,
                 stride: b.stride,
             })
@@ -546,11 +550,13 @@ impl RunBatch<'_, '_> {
             outliers: None,
         };
         let target = self.targets.first;
-        check_shape("out", target.out.shape(), (m, n))?;
+        check_shape("out", self.targets.shape, (m, n))?;
         self.epilogue
             .check(target.dtype, (m, n), target.params, self.arithmetic)?;
         // Bytes have the bounds of their type; of i16 every pair is looked at.
-        let looked_at = if self.arithmetic == Arithmetic::Int16 {
+        // Without any there is nothing to look at, however many they are said to be.
+        let some = m > 0 && n > 0 && k > 0;
+        let looked_at = if self.arithmetic == Arithmetic::Int16 && some {
             self.a.count()
         } else {
             self.a.count().min(1)

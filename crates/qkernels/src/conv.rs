@@ -72,8 +72,10 @@ impl PackedConv {
         groups: usize,
     ) -> Result<PackedConv, KernelError> {
         let [outputs, channels, height, width] = shape;
-        // Zero outputs are a multiple of any number, and memory is asked for each group.
-        if groups == 0 || groups > outputs.max(1) || !outputs.is_multiple_of(groups) {
+        // Zero outputs are a multiple of any number, without a weight there is any number of outputs, and
+        // memory is asked for each group.
+        let most = if weights.is_empty() { 1 } else { outputs };
+        if groups == 0 || groups > most || !outputs.is_multiple_of(groups) {
             return Err(KernelError::Groups { groups, outputs });
         }
         let count = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
@@ -252,8 +254,12 @@ pub fn conv2d<A: Lhs>(
 ) -> Result<(), KernelError> {
     let axes = (shape.axis(0)?, shape.axis(1)?);
     let target = Target::new(out, epilogue);
-    let rows = check(&x, shape, weights, &zp, epilogue, &target)?;
     let zero_point = zp.a.of_tensor::<A>("zero points of x")?;
+    let rows = check(&x, shape, weights, &zp, epilogue, &target)?;
+    if weights.groups.len() > 1 {
+        // For the greediest group, before the first one is written.
+        ws.reserve(Workspace::required_conv2d(shape, weights, threads)?)?;
+    }
     for (g, b) in weights.groups.iter().enumerate() {
         let cols = g * weights.each()..(g + 1) * weights.each();
         let patches;

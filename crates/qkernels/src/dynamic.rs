@@ -2,6 +2,7 @@
 
 use qformat::{DType, FormatError, QParams, Scheme, rne};
 
+use crate::error::check_shape;
 use crate::gemm::{self, Call};
 use crate::kernel::Microkernel;
 use crate::pack::PackedRef;
@@ -10,8 +11,8 @@ use crate::quantize::{Divisor, Target, quantize_by};
 use crate::select::{VisitKernel, with_byte_kernel_for};
 use crate::source::{Gather, Source};
 use crate::{
-    Epilogue, Isa, KernelError, MatRef, MinMax, OutMut, Threads, Workspace, ZeroPoint, ZeroPoints,
-    min_max,
+    Arithmetic, Epilogue, Isa, KernelError, MatRef, MinMax, OutMut, Threads, Workspace, ZeroPoint,
+    ZeroPoints, min_max,
 };
 
 /// How activations are quantized when they arrive ("dynamic" quantization).
@@ -62,8 +63,8 @@ impl Dynamic {
 ///
 /// # Errors
 ///
-/// [`FormatError`] when the scale is not a positive number: the ends are NaN, or so far apart that
-/// f32 cannot hold the range.
+/// [`FormatError`] when the scale is not a positive number: an end is NaN, or they are so far apart
+/// that f32 cannot hold the range.
 ///
 /// ```
 /// let p = qkernels::dynamic_params(-1.0, 4.1)?;
@@ -71,7 +72,9 @@ impl Dynamic {
 /// # Ok::<(), qformat::FormatError>(())
 /// ```
 pub fn dynamic_params(min: f32, max: f32) -> Result<QParams, FormatError> {
-    let (min, max) = (min.min(0.0), max.max(0.0));
+    // NaN stays, which `f32::min` would drop.
+    let zero_or = |end: f32, beyond: bool| if beyond { 0.0 } else { end };
+    let (min, max) = (zero_or(min, min > 0.0), zero_or(max, max < 0.0));
     let scale = match (max - min) / 255.0 {
         0.0 => 1.0,
         s => s,
@@ -83,7 +86,8 @@ pub fn dynamic_params(min: f32, max: f32) -> Result<QParams, FormatError> {
 
 /// `out = epilogue(quantize(A) · B)` with A in f32: the ranges are found, A is quantized while
 /// it is packed, multiplied in exact i32, and scaled by `S_a · S_b` (rounded once, then multiplied
-/// with the sum), where `S_b` is the epilogue's `scale`.
+/// with the sum), where `S_b` is the epilogue's `scale`. An i32 output takes the sums as they are, which
+/// is of use where the whole tensor has one scale; sums of rows with scales of their own are refused.
 ///
 /// The bits are those of doing it in steps: `DynamicQuantizeLinear`, `MatMulInteger`, `Cast` and
 /// two `Mul` of ONNX for [`Dynamic::Tensor`]. `b_zero` are the zero points of B.
@@ -91,7 +95,8 @@ pub fn dynamic_params(min: f32, max: f32) -> Result<QParams, FormatError> {
 /// # Errors
 ///
 /// As [`gemm`](crate::gemm()), [`KernelError::DynamicRange`] when a range has no scale, and
-/// [`KernelError::Epilogue`] for a `row_scale`, which is A's here.
+/// [`KernelError::Epilogue`] for a `row_scale`, which is A's here, and for i32 sums of rows that have
+/// scales.
 ///
 /// ```
 /// use qkernels::{Dynamic, Epilogue, Isa, Layout, MatMut, MatRef, OutMut, PackedB, Scale, Threads};
@@ -148,7 +153,19 @@ fn run(call: RunDynamic<'_, '_>) -> Result<(), KernelError> {
             hint: "the scales of rows come from A itself",
         });
     }
+    // Before memory is taken, and A read.
     let (b, rows) = (call.b, call.a.rows());
+    check_shape("a", (rows, call.a.cols()), (rows, b.k()))?;
+    check_shape("out", call.out.shape(), (rows, b.n()))?;
+    let params = call.out.params();
+    let of_call = Epilogue {
+        row_scale: None,
+        ..*call.epilogue
+    };
+    of_call.check(call.out.dtype(), (rows, b.n()), params, Arithmetic::Int8)?;
+    if rows == 0 || b.n() == 0 {
+        return Ok(());
+    }
     with_byte_kernel_for(&b, rows, call)
 }
 

@@ -157,7 +157,7 @@ pub enum KernelError {
     },
     /// Matrices of a batch that would overlap where they are written.
     #[error(
-        "{count} matrices {stride} elements apart overlap: stride must be at least {span}, or          rows must leave room for all of them"
+        "{count} matrices {stride} elements apart overlap: stride must be at least {span}, or rows must leave room for all of them"
     )]
     Overlap {
         /// Number of matrices.

@@ -28,10 +28,12 @@ use crate::{
 /// # Errors
 ///
 /// [`KernelError::Shape`] and [`KernelError::Length`] when shapes do not fit,
-/// [`KernelError::Depth`] when a sum could leave i32 (u8 by i8: K > 65,793; i8 by i8:
+/// [`KernelError::Arithmetic`] when B was not packed for the type of A,
+/// [`KernelError::FloatZeroPoint`] for zero points of floats, [`KernelError::Depth`] when a sum could leave i32 (u8 by i8: K > 65,793; i8 by i8:
 /// K > 131,071; zero points move the bound), [`KernelError::Bias`] when the bias could push it
 /// out, [`KernelError::OutParams`], [`KernelError::Clamp`] and [`KernelError::Epilogue`] for
-/// parameters that do not fit the output.
+/// parameters that do not fit the output, [`KernelError::PackedFor`] when B is of another kernel, and
+/// [`KernelError::Memory`] when the workspace cannot grow.
 ///
 /// ```
 /// use qkernels::{gemm, Epilogue, Isa, Layout, MatMut, MatRef, OutMut, OutParams, PackedB, Scale};
@@ -266,6 +268,11 @@ impl VisitKernel for Run<'_, '_> {
     type Output = Result<(), KernelError>;
 
     fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
+        let Operands { a, b, .. } = &self.call.operands;
+        if a.rows() == 0 || b.n() == 0 {
+            // However deep it is said to be.
+            return Ok(());
+        }
         let plan = self.call.plan::<K>();
         let mem = self.ws.lines(plan.total_lines())?;
         self.call.run::<K>(tier, &plan, mem)

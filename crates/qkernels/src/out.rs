@@ -29,7 +29,8 @@ impl<'a> Out<'a> {
     pub(crate) fn new<E: bytemuck::Pod>(mut m: MatMut<'a, E>) -> Self {
         Out {
             ptr: m.as_mut_ptr().cast(),
-            stride: m.row_stride() * size_of::<E>(),
+            // Of a single row it may be anything, and is not used.
+            stride: m.row_stride().saturating_mul(size_of::<E>()),
             rows: m.rows(),
             cols: m.cols(),
             size: size_of::<E>(),

@@ -65,7 +65,9 @@ impl<'a> Patches<'a> {
                 // Images are as many as rows hold, all channels of one before the next.
                 let images = rows / y_axis.output.saturating_mul(x_axis.output).max(1);
                 let all = m.rows() / images.max(1);
-                (m, all.saturating_mul(m.row_stride()), 1, m.row_stride())
+                // A single plane may have any stride, even none.
+                let plane = m.row_stride().max(1);
+                (m, all.saturating_mul(plane), 1, plane)
             }
         };
         let data: &[u8] = bytemuck::cast_slice(m.data());
@@ -88,7 +90,8 @@ impl<'a> Patches<'a> {
         }
     }
 
-    /// How many taps from `kx` on lie in the image and side by side, at padded column `at`.
+    /// How many taps from `kx` on lie in the image and side by side, the first of them in
+    /// this column of the image.
     #[inline(always)]
     fn side_by_side(&self, kx: usize, column: usize) -> usize {
         if self.channel == 1 && self.pixel == self.channels && self.x.dilation == 1 {

@@ -200,7 +200,7 @@ pub(crate) fn split(rows: usize, panels: usize, work: usize, threads: usize) -> 
     for row_parts in 1..=threads.min(rows) {
         let col_parts = (threads / row_parts).min(panels).max(1);
         let share_rows = rows.div_ceil(row_parts);
-        let share = share_rows * panels.div_ceil(col_parts);
+        let share = share_rows.saturating_mul(panels.div_ceil(col_parts));
         if share < least || share == least && share_rows >= SHARE_ROWS {
             (best, least) = ((row_parts, col_parts), share);
         }

@@ -131,7 +131,8 @@ impl<'a> Source<'a> {
                 return None;
             }
             // Rows apart by a multiple of a large power of two compete for few sets of L1.
-            let spread = !(a.row_stride() * size_of::<A>()).is_multiple_of(512) || a.rows() == 1;
+            let apart = a.row_stride().saturating_mul(size_of::<A>());
+            let spread = !apart.is_multiple_of(512) || a.rows() == 1;
             let spread = spread && K::LHS_ROWS == 1;
             // The kernel shifts a row once a panel and shares that among the panel's columns; a
             // copy is made once. So where shifting takes time, the kernel does it for one panel

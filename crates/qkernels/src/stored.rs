@@ -59,7 +59,7 @@ fn bad(reason: impl Into<String>) -> KernelError {
 }
 
 /// CRC of all but the checksum itself.
-fn checksum(bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&bytes[..CHECKSUM.start]);
     crc.update(&bytes[CHECKSUM.end..]);
@@ -309,6 +309,20 @@ fn read(bytes: &[u8]) -> Result<(Header, Extent), KernelError> {
             "their checksum is {computed:08x}, but {stored:08x} was stored"
         )));
     }
+    let max_abs = u32_at(bytes, 52);
+    if arithmetic == Arithmetic::Int16 {
+        // Sums of i16 are bounded by it.
+        let elements = bytes[HEADER..][..extent.sizes.bytes].as_chunks().0;
+        let magnitudes = elements
+            .iter()
+            .map(|&e| i16::from_ne_bytes(e).unsigned_abs());
+        let largest: u32 = magnitudes.max().unwrap_or(0).into();
+        if largest != max_abs {
+            return Err(bad(alloc::format!(
+                "their largest magnitude is {largest}, but {max_abs} was stored"
+            )));
+        }
+    }
     let header = Header {
         isa,
         kernel,
@@ -316,7 +330,7 @@ fn read(bytes: &[u8]) -> Result<(Header, Extent), KernelError> {
         dtype,
         k,
         n,
-        max_abs: u32_at(bytes, 52),
+        max_abs,
     };
     Ok((header, extent))
 }

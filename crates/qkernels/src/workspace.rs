@@ -26,12 +26,19 @@ impl Workspace {
         Workspace { lines: Vec::new() }
     }
 
-    /// A workspace with room for `bytes`, as [`Workspace::required`] gives them.
+    /// A workspace with room for `bytes`, as [`Workspace::required`] gives them. Where there is no
+    /// such room it has none, and the call that needs it says so.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Workspace {
-        Workspace {
-            lines: alloc::vec![Line([0; 64]); bytes.div_ceil(size_of::<Line>())],
-        }
+        let mut workspace = Workspace::new();
+        // An error leaves it empty.
+        let _ = workspace.reserve(bytes);
+        workspace
+    }
+
+    /// Makes room for `bytes`.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<(), KernelError> {
+        self.lines(bytes.div_ceil(size_of::<Line>())).map(|_| ())
     }
 
     /// Bytes held at present.

@@ -222,9 +222,12 @@ impl PackedDepthwise {
         let mut data = crate::pack::zeroed::<Line>(lines).ok_or(too_large.clone())?;
         let mut sums = crate::pack::zeroed::<i32>(channels).ok_or(too_large)?;
 
-        let at = |channel: usize, tap: usize| match layout {
-            Layout::RowMajor => weights.data()[tap * weights.row_stride() + channel],
-            Layout::Transposed => weights.data()[channel * weights.row_stride() + tap],
+        let at = |channel: usize, tap: usize| {
+            let (i, j) = match layout {
+                Layout::RowMajor => (tap, channel),
+                Layout::Transposed => (channel, tap),
+            };
+            weights.data()[i * weights.row_stride() + j * weights.col_stride()]
         };
         if taps > 0 {
             for (channel, sum) in sums.iter_mut().enumerate() {

@@ -4,6 +4,7 @@ mod conv;
 mod conv_cases;
 pub(crate) mod data;
 mod depthwise;
+mod edges;
 mod elementwise;
 mod exhaustive;
 mod fakes;
