@@ -294,20 +294,27 @@ fn with_conv_of(w: &Tensor) -> Result<Tensor, ModelError> {
 #[test]
 fn a_group_that_nothing_checks_before_the_run_is_refused() {
     // Without a rank of x, shapes are only compared when it runs.
-    let mut g = Graph::new("g");
-    let unknown = |e| qmodel::TensorType::unknown(e);
-    g.inputs.push(ValueInfo::new("x", unknown(ElementType::U8)));
-    g.outputs
-        .push(ValueInfo::new("y", unknown(ElementType::U8)));
-    let names = ["x", "s", "z", "w", "s", "z", "s", "z"];
-    let node = Node::new("n", "QLinearConv", names, ["y"]);
-    g.nodes
-        .push(node.with_attribute("group", Attribute::Int(1 << 50)));
-    g.set_initializer("s", Tensor::scalar(1f32));
-    g.set_initializer("z", Tensor::scalar(0u8));
-    g.set_initializer("w", Tensor::new(&[0, 1, 1, 1], Vec::<u8>::new()).unwrap());
-    let e = Session::new(&Model::new(g, 17), SessionOptions::default()).unwrap_err();
-    assert!(e.to_string().contains("QLinearConv node \"n\""), "{e}");
+    // Without weights, any number of filters divides into as many groups.
+    for (group, weights) in [
+        (1 << 50, [0, 1, 1, 1]),
+        (1 << 29, [1 << 29, 0, 1, 1]),
+        (1 << 25, [1 << 25, 0, 3, 3]),
+    ] {
+        let mut g = Graph::new("g");
+        let unknown = |e| qmodel::TensorType::unknown(e);
+        g.inputs.push(ValueInfo::new("x", unknown(ElementType::U8)));
+        g.outputs
+            .push(ValueInfo::new("y", unknown(ElementType::U8)));
+        let names = ["x", "s", "z", "w", "s", "z", "s", "z"];
+        let node = Node::new("n", "QLinearConv", names, ["y"]);
+        g.nodes
+            .push(node.with_attribute("group", Attribute::Int(group)));
+        g.set_initializer("s", Tensor::scalar(1f32));
+        g.set_initializer("z", Tensor::scalar(0u8));
+        g.set_initializer("w", Tensor::new(&weights, Vec::<u8>::new()).unwrap());
+        let e = Session::new(&Model::new(g, 17), SessionOptions::default()).unwrap_err();
+        assert!(e.to_string().contains("QLinearConv node \"n\""), "{e}");
+    }
 }
 
 #[test]

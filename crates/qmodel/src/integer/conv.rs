@@ -61,14 +61,16 @@ impl Filters {
             }
         };
         let groups = attributes.group;
-        if groups > all.max(1) || !all.is_multiple_of(groups) {
+        let (data, shift) = signed(w)?;
+        // Each group takes memory, but without a weight any number of filters may be claimed.
+        let most = if data.is_empty() { 1 } else { all };
+        if groups > most || !all.is_multiple_of(groups) {
             return Err(ModelError::operand(
                 "weights",
                 format!("{:?}", w.shape()),
                 format!("filters divisible by group {groups}"),
             ));
         }
-        let (data, shift) = signed(w)?;
         let zeros = Zero::new(zero, all, shift)?;
         let [height, width] = taps;
         let is_small = attributes
