@@ -100,7 +100,8 @@ pub(crate) struct Columns<'a, A> {
     zb: &'a [i32],
 }
 
-/// Computes `out = epilogue((A − Z_a) · (B − Z_b))`; `mem` holds the plan's lines.
+/// Computes `out = epilogue((A − Z_a) · (B − Z_b))` of some rows and columns; `mem` holds the plan's
+/// lines.
 pub(crate) fn run<K: Microkernel>(
     tier: K::Home,
     operands: Operands<'_>,
@@ -110,9 +111,6 @@ pub(crate) fn run<K: Microkernel>(
     mem: &mut [Line],
     threads: Threads<'_>,
 ) {
-    if plan.m == 0 || plan.n == 0 {
-        return;
-    }
     let (columns, shares) = mem.split_at_mut(plan.column_lines);
     let columns = tier.enter(SetColumns::<K> {
         scaled: !matches!(steps, Steps::Sums),

@@ -29,28 +29,29 @@ pub(crate) fn with_kernel<V: VisitKernel>(
     isa.dispatch(Select(arithmetic, visitor))
 }
 
-/// Runs `visitor` with the kernel of a tier for bytes: no other one is compiled for it.
-pub(crate) fn with_byte_kernel<V: VisitKernel>(isa: Isa, visitor: V) -> V::Output {
-    struct Bytes<V>(V);
-    impl<V: VisitKernel> Visit for Bytes<V> {
-        type Output = V::Output;
-        fn visit<T: Tier>(self, tier: T) -> V::Output {
-            self.0.visit::<T::Int8>(tier.into())
+/// Defines a function that runs `visitor` with one kernel of a tier: no other one is compiled for it.
+macro_rules! with_one {
+    ($(#[$doc:meta])* $name:ident, $kernel:ident) => {
+        $(#[$doc])*
+        pub(crate) fn $name<V: VisitKernel>(isa: Isa, visitor: V) -> V::Output {
+            struct Only<V>(V);
+            impl<V: VisitKernel> Visit for Only<V> {
+                type Output = V::Output;
+                fn visit<T: Tier>(self, tier: T) -> V::Output {
+                    self.0.visit::<T::$kernel>(tier.into())
+                }
+            }
+            isa.dispatch(Only(visitor))
         }
-    }
-    isa.dispatch(Bytes(visitor))
+    };
 }
-
-/// Runs `visitor` with the kernel of a tier for i16.
-pub(crate) fn with_int16_kernel<V: VisitKernel>(isa: Isa, visitor: V) -> V::Output {
-    struct Words<V>(V);
-    impl<V: VisitKernel> Visit for Words<V> {
-        type Output = V::Output;
-        fn visit<T: Tier>(self, tier: T) -> V::Output {
-            self.0.visit::<T::Int16>(tier.into())
-        }
-    }
-    isa.dispatch(Words(visitor))
+with_one! {
+    /// Runs `visitor` with the kernel of a tier for bytes.
+    with_byte_kernel, Int8
+}
+with_one! {
+    /// Runs `visitor` with the kernel of a tier for i16.
+    with_int16_kernel, Int16
 }
 
 /// Whether split weights pay for `m` rows: they are unpacked for every call, which 16 rows
@@ -66,10 +67,9 @@ pub(crate) fn with_kernel_for<V: VisitKernel>(
     m: usize,
     visitor: V,
 ) -> V::Output {
-    if b.outliers.is_some() {
-        with_split_kernel(b.isa(), (m, b.n(), b.k()), visitor)
-    } else {
-        with_kernel(b.isa(), b.arithmetic(), visitor)
+    match b.arithmetic() {
+        Arithmetic::Int8 => with_byte_kernel_for(b, m, visitor),
+        other => with_kernel(b.isa(), other, visitor),
     }
 }
 

@@ -222,8 +222,9 @@ unsafe fn step<I: Lanes, const X: bool, const R: usize, const V: usize>(
     }
 }
 
-/// Defines a microkernel from [`Lanes`]: the lowest tier that proves its instructions, the name of its packed layout, the features that its tiles are compiled with, what
-/// is added to a signed A, and the rows of the highest tile for each number of vectors.
+/// Defines a microkernel from [`Lanes`]: the lowest tier that proves its instructions, the name of its
+/// packed layout, the features that its tiles are compiled with, what is added to a signed A, and the
+/// rows of the highest tile for each number of vectors.
 macro_rules! kernel {
     (
         $(#[$doc:meta])*
