@@ -57,7 +57,10 @@ impl Comparison {
 pub fn compare(baseline: &[Record], records: &[Record]) -> Comparison {
     let mut comparison = Comparison::default();
     for now in records {
-        let Some(before) = baseline.iter().find(|before| before.key == now.key) else {
+        let alike = |before: &&Record| {
+            before.key == now.key && before.best_ns.is_some() == now.best_ns.is_some()
+        };
+        let Some(before) = baseline.iter().find(alike) else {
             comparison.new += 1;
             continue;
         };
@@ -67,7 +70,7 @@ pub fn compare(baseline: &[Record], records: &[Record]) -> Comparison {
                 now / before
             }
             // The work is the same, so this is the ratio of the rates, too.
-            _ => before.median_ns / now.median_ns,
+            _ => before.time_ns() / now.time_ns(),
         };
         // Both rows move by their spread without any cause.
         let noise = before

@@ -344,7 +344,7 @@ pub const CLAIMS: &[Claim] = &[
                     record.key.op == estimators::OP
                         && ["entropy", "mse"].contains(&record.key.types.as_str())
                 },
-                |record| Some(1e6 / record.median_ns),
+                |record| Some(1e6 / record.time_ns()),
             )
         },
     },
@@ -413,7 +413,7 @@ impl Records<'_> {
             let mut key = record.key.clone();
             other(&mut key);
             let other = self.0.iter().find(|record| record.key == key)?;
-            Some(other.median_ns / record.median_ns)
+            Some(other.time_ns() / record.time_ns())
         })
     }
 }

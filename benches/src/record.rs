@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
 use crate::machine::Machine;
-use crate::measure::{Cell, Contender, Outcome, Work};
+use crate::measure::{Cell, Contender, Outcome, Statistic, Work};
 use crate::ops::OURS;
 
 /// One result. Two results with the same [`Key`] measure the same thing.
@@ -30,6 +30,9 @@ pub struct Record {
     pub limited_by: Option<String>,
     /// The median time of a call, in nanoseconds.
     pub median_ns: f64,
+    /// The shortest time of a call, in nanoseconds, where rates and ratios are of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_ns: Option<f64>,
     /// The interquartile range as a share of the median; none for a single sample.
     pub spread: Option<f64>,
     /// For a peer: the share of its answers that equal ours.
@@ -103,7 +106,7 @@ pub fn relate(records: &mut [Record]) {
             (
                 record.key.library.clone(),
                 record.key.threads,
-                record.median_ns,
+                record.time_ns(),
             )
         })
         .collect();
@@ -111,7 +114,7 @@ pub fn relate(records: &mut [Record]) {
         record.ratios = peers
             .iter()
             .filter(|(_, threads, _)| *threads == record.key.threads)
-            .map(|(library, _, median)| (library.clone(), median / record.median_ns))
+            .map(|(library, _, time)| (library.clone(), time / record.time_ns()))
             .collect();
     }
 }
@@ -126,7 +129,8 @@ impl Record {
     ) -> Self {
         let (m, k, n) = cell.shape;
         let rate = |seconds: f64| cell.work.amount() / seconds / 1e9;
-        let own = rate(outcome.timing.median);
+        let best = (outcome.statistic == Statistic::Best).then_some(outcome.timing.best);
+        let own = rate(best.unwrap_or(outcome.timing.median));
         let (gops, gbps) = match cell.work {
             Work::Ops(_) => (Some(own), None),
             Work::Bytes(_) => (None, Some(own)),
@@ -150,6 +154,7 @@ impl Record {
             limit: outcome.limit.as_ref().map(|(seconds, _)| rate(*seconds)),
             limited_by: outcome.limit.as_ref().map(|(_, kind)| kind.clone()),
             median_ns: outcome.timing.median * 1e9,
+            best_ns: best.map(|seconds| seconds * 1e9),
             spread: outcome.timing.spread,
             agreement: contender.agreement,
             detail: contender.detail.clone(),
@@ -164,6 +169,12 @@ impl Record {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.key.library == OURS
+    }
+
+    /// The time of a call that rates and ratios are of, in nanoseconds.
+    #[must_use]
+    pub fn time_ns(&self) -> f64 {
+        self.best_ns.unwrap_or(self.median_ns)
     }
 
     /// The rate, in GOP/s or GB/s; 0 where only the time is known.
@@ -240,6 +251,7 @@ pub(crate) mod tests {
             limit: Some(100.0),
             limited_by: Some("read".to_owned()),
             median_ns: 12.0 / gops,
+            best_ns: None,
             spread: Some(0.01),
             agreement: None,
             detail: None,

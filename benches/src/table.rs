@@ -22,9 +22,11 @@ const STYLE: TableStyle = TableStyle::new()
 #[must_use]
 pub fn of_records(records: &[Record]) -> Table {
     let peers = peers(records);
+    let best = records.iter().any(|record| record.best_ns.is_some());
+    let time = if best { "best" } else { "median" };
     let mut header: Vec<String> = [
         "op", "types", "shape", "data", "isa", "threads", "library", "rate", "limit", "of limit",
-        "median", "spread",
+        time, "spread",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -53,7 +55,7 @@ pub fn of_records(records: &[Record]) -> Table {
             _ => "–".to_owned(),
         };
         let spread = match record.spread {
-            Some(spread) if spread > UNSTEADY => {
+            Some(spread) if spread > UNSTEADY && record.best_ns.is_none() => {
                 Cell::new(format!("{:.1} % !", spread * 100.0)).fg(Color::Yellow)
             }
             Some(spread) => Cell::new(format!("{:.1} %", spread * 100.0)),
@@ -70,7 +72,7 @@ pub fn of_records(records: &[Record]) -> Table {
             Cell::new(rate(record)),
             Cell::new(limit),
             share,
-            Cell::new(duration(record.median_ns)),
+            Cell::new(duration(record.time_ns())),
             spread,
         ];
         row.extend(peers.iter().map(|peer| ratio(record, peer)));
@@ -212,7 +214,7 @@ pub(crate) fn rate(record: &Record) -> String {
     match (record.gops, record.gbps) {
         (Some(gops), _) => format!("{} GOP/s", number(gops)),
         (None, Some(gbps)) => format!("{} GB/s", number(gbps)),
-        (None, None) => duration(record.median_ns),
+        (None, None) => duration(record.time_ns()),
     }
 }
 

@@ -143,12 +143,12 @@ fn relate(records: &mut [Record]) {
     let peers: Vec<(usize, f64)> = records
         .iter()
         .filter(|record| !record.is_ours())
-        .map(|record| (record.key.threads, record.median_ns))
+        .map(|record| (record.key.threads, record.time_ns()))
         .collect();
     for record in records.iter_mut().filter(|record| record.is_ours()) {
         let alike = peers.iter().find(|peer| peer.0 == record.key.threads);
         if let Some((_, median)) = alike.or(peers.first()) {
-            let ratio = median / record.median_ns;
+            let ratio = median / record.time_ns();
             record.ratios.insert(ONNXRUNTIME.to_owned(), ratio);
         }
     }
@@ -257,6 +257,7 @@ impl Labels<'_> {
             limit: None,
             limited_by: None,
             median_ns: timing.median * 1e9,
+            best_ns: None,
             spread: timing.spread,
             agreement: None,
             detail: None,
