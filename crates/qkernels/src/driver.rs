@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
-use crate::kernel::{Acc, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut};
+use crate::kernel::{Acc, Ahead, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut};
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, Plan};
@@ -26,6 +26,10 @@ use crate::source::{Copy, Source};
 use crate::store::{Steps, Store, Tile, store_tile};
 use crate::workspace::Line;
 use crate::{Epilogue, Scale, Threads, ZeroPoint, ZeroPoints};
+
+/// Bytes of packed B from which on the next panel is asked for while one is multiplied: fewer may well
+/// be in L2.
+const FAR_BYTES: usize = 512 << 10;
 
 /// The operands of a call, all shapes checked against each other.
 #[derive(Clone, Copy)]
@@ -260,6 +264,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
             row_terms: self.operands.row_terms(),
             in_place: self.operands.a.in_place::<K>(self.kernel, plan),
             shift: self.operands.a.shift::<K>() != 0,
+            one_place: false,
             lhs: bytemuck::cast_slice_mut(lhs),
             acc: bytemuck::cast_slice_mut(acc),
             u: bytemuck::cast_slice_mut(u),
@@ -289,6 +294,8 @@ struct Nest<'a, T, K: Microkernel> {
     in_place: Option<(&'a [K::Lhs], usize)>,
     /// Whether the kernel shifts what it reads in place.
     shift: bool,
+    /// Whether a tile of A is copied when it is needed, to one place for all.
+    one_place: bool,
     /// A copied for the kernel.
     lhs: &'a mut [K::Lhs],
     /// The tile buffer.
@@ -348,9 +355,13 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         if self.row_terms != RowTerms::None {
             self.set_row_terms(rows.clone());
         }
-        if self.in_place.is_none() {
-            self.copy_rows(rows.clone(), 0, self.plan.depth);
+        let plan = self.plan;
+        // Copies of tiles that only one panel meets may all lie in one place, which is in L1 then.
+        let one_place = panels.len() == 1 && plan.block_depth >= plan.depth;
+        if self.in_place.is_none() && !one_place {
+            self.copy_rows(rows.clone(), 0, plan.depth);
         }
+        self.one_place = one_place;
         for p in panels {
             let mut k0 = 0;
             loop {
@@ -399,6 +410,14 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let multiplied = K::PRODUCTS && self.row_terms == RowTerms::Products;
         let added = multiplied || self.row_terms == RowTerms::Add;
         let sums = self.operands.b.padded_col_sums();
+        // The next panel lies behind this one: every tile asks for its part of it.
+        let tiles = rows.len().div_ceil(height);
+        let next = self.packed.get(at + depth * width..).unwrap_or_default();
+        let far = size_of_val(self.packed) >= FAR_BYTES && !next.is_empty() && tiles > 0;
+        let mut ahead = far.then(|| Ahead {
+            at: next.as_ptr().cast(),
+            step: width * K::KG * size_of::<K::Rhs>() / tiles,
+        });
 
         for (index, start) in rows.clone().step_by(height).enumerate() {
             let tile = start..rows.end.min(start + height);
@@ -432,12 +451,21 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                         LhsTile::new(self.lhs, count, self.plan.lhs_stride, depth)
                     }
                 }
+                None if self.one_place => {
+                    self.copy_rows(tile.clone(), k0, depth);
+                    LhsTile::copied::<K>(self.lhs, count, self.plan.lhs_stride, depth)
+                }
                 None => {
                     let stride = self.plan.lhs_stride;
                     let a = &self.lhs[first * stride + k0 * K::LHS_ROWS..];
                     LhsTile::copied::<K>(a, count, stride, depth)
                 }
             };
+            let b = b.with_ahead(ahead);
+            ahead = ahead.map(|ahead| Ahead {
+                at: ahead.at.wrapping_add(ahead.step * (depth / K::KG)),
+                ..ahead
+            });
             let b = b.with_unpacked(unpacks.then(|| &self.unpacked[..unpacked]));
             let scaling = Scaling {
                 scale: &columns.scale[cols.start..],

@@ -414,6 +414,16 @@ pub(crate) struct RhsPanel<'a, R> {
     width: usize,
     unpacked: Option<&'a [u8]>,
     outliers: Option<PanelOutliers<'a>>,
+    ahead: Option<Ahead>,
+}
+
+/// What a tile asks memory for while it multiplies: its part of the panel that comes next.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// Where it starts. Nothing is read there, so it may be anywhere.
+    pub(crate) at: *const u8,
+    /// Bytes for each group in K.
+    pub(crate) step: usize,
 }
 
 impl<'a, R> RhsPanel<'a, R> {
@@ -424,7 +434,21 @@ impl<'a, R> RhsPanel<'a, R> {
             width,
             unpacked: None,
             outliers: None,
+            ahead: None,
         }
+    }
+
+    /// The same panel, and what to ask memory for meanwhile.
+    #[inline(always)]
+    pub(crate) fn with_ahead(self, ahead: Option<Ahead>) -> Self {
+        RhsPanel { ahead, ..self }
+    }
+
+    /// What to ask memory for meanwhile.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that ask for it")]
+    pub(crate) fn ahead(&self) -> Option<Ahead> {
+        self.ahead
     }
 
     /// The same panel, with its outliers.
@@ -559,6 +583,8 @@ pub(crate) struct RawTile<L, R, A: 'static = i32, E = A> {
     /// (in elements of a row, and in steps of K). Kernels without segments have one, at zero.
     pub(crate) segments: *const Segment,
     pub(crate) segment_count: usize,
+    /// What to ask memory for, of a tile that does.
+    pub(crate) ahead: Option<Ahead>,
     /// What the sums start at: rows `init_stride` apart (0: the same for all), each valid for
     /// reads of `width` elements, and added to it one value a row.
     pub(crate) init: *const A,
@@ -585,6 +611,7 @@ impl<L, R, A: 'static, E> RawTile<L, R, A, E> {
             b,
             segments: self.segments,
             segment_count: self.segment_count,
+            ahead: self.ahead,
             init: self.init,
             init_stride: self.init_stride,
             init_rows: self.init_rows,
@@ -700,6 +727,7 @@ fn check_shapes<K: Microkernel, E>(
         b: b.data.as_ptr(),
         segments: a.segments.list.as_ptr(),
         segment_count: a.segments.list.len(),
+        ahead: b.ahead,
         init,
         init_stride,
         init_rows,

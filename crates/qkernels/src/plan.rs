@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use crate::arch::l2_bytes;
 use crate::kernel::Microkernel;
 use crate::pack::Panels;
 use crate::workspace::Line;
@@ -9,10 +10,13 @@ use crate::workspace::Line;
 /// Columns that the epilogue handles at a time; column data is padded to whole chunks.
 pub(crate) const CHUNK: usize = 16;
 
-/// Bytes of A that one block may hold, so that it stays in L2 (1 MiB on the processors measured)
-/// beside a panel of B and the output's lines: 192 KiB was 1 % faster than 384 KiB at 1024³ and
-/// 2048³, and 96 KiB slower than it at 128×768×3072 (Zen 4).
-const BLOCK_BYTES: usize = 192 << 10;
+/// Bytes of A that one block may hold, so that it stays in L2 beside a panel of B and the output's
+/// lines: three sixteenths of it. Of 1 MiB (Zen 4), 192 KiB was 1 % faster than 384 KiB at 1024³ and
+/// 2048³, and 96 KiB slower than it at 128×768×3072; of 2 MiB (Emerald Rapids), 384 KiB was 2 %
+/// faster than 192 KiB and than 768 KiB at 1024³.
+fn block_bytes() -> usize {
+    l2_bytes() / 16 * 3
+}
 
 /// Multiplications that a share must at least have to be worth another thread: waking one costs
 /// some microseconds.
@@ -87,14 +91,15 @@ impl Plan {
             padded
         };
 
+        let block_bytes = block_bytes();
         // Divisions cost more than the whole of a small product, so none where it fits.
         let (block_rows, block_depth) = if padded.saturating_mul(share_rows.max(4 * tallest))
-            <= BLOCK_BYTES
+            <= block_bytes
             && depth <= K::BLOCK_DEPTH
         {
             (share_rows.max(1), depth.max(K::KG))
         } else {
-            let fitting = (BLOCK_BYTES / padded.max(1)).max(4 * tallest);
+            let fitting = (block_bytes / padded.max(1)).max(4 * tallest);
             let blocks = share_rows.div_ceil(fitting).max(1);
             let full_panel_rows = K::ROWS[K::ROWS.len() - 1];
             let rows = share_rows

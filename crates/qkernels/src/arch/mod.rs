@@ -26,6 +26,39 @@ pub(crate) mod tile;
 ))]
 pub(crate) mod x86_64;
 
+/// Bytes of the second-level cache that a core has, where it can be asked; what most have elsewhere.
+#[inline]
+pub(crate) fn l2_bytes() -> usize {
+    /// What is taken for one that does not say.
+    const USUAL: usize = 1 << 20;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::sync::atomic::{AtomicUsize, Ordering};
+        /// 0: not asked yet, because asking takes long under a hypervisor.
+        static BYTES: AtomicUsize = AtomicUsize::new(0);
+        let mut bytes = BYTES.load(Ordering::Relaxed);
+        if bytes == 0 {
+            // Intel and AMD both have KiB in the upper half of ECX there.
+            const LEAF: u32 = 0x8000_0006;
+            let known = core::arch::x86_64::__cpuid(0x8000_0000).eax >= LEAF;
+            let kib = if known {
+                core::arch::x86_64::__cpuid(LEAF).ecx >> 16
+            } else {
+                0
+            };
+            bytes = match kib as usize {
+                // Smaller than any that has the instructions of a tier: a hypervisor's word.
+                0..128 => USUAL,
+                kib => kib << 10,
+            };
+            BYTES.store(bytes, Ordering::Relaxed);
+        }
+        bytes
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    USUAL
+}
+
 /// Asks for `bytes` of memory from `at` on, which may be anywhere, where the instruction is known.
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T, bytes: usize) {
