@@ -28,8 +28,8 @@ use crate::workspace::Line;
 use crate::{Epilogue, Scale, Threads, ZeroPoint, ZeroPoints};
 
 /// Bytes of packed B from which on the next panel is asked for while one is multiplied: fewer may well
-/// be in L2.
-const FAR_BYTES: usize = 512 << 10;
+/// be in L2. (Tests are of small products.)
+const FAR_BYTES: usize = if cfg!(test) { 1 } else { 512 << 10 };
 
 /// The operands of a call, all shapes checked against each other.
 #[derive(Clone, Copy)]

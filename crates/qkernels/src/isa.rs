@@ -69,6 +69,16 @@ pub(crate) trait Tier: Copy + Send + Sync + 'static {
         None
     }
 
+    /// Runs `visitor` with the kernel of this processor for bf16, summed in f32.
+    fn bf16_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        visitor.visit::<Self::Bf16>(self.into())
+    }
+
+    /// Runs `visitor` with the kernel of this processor for bf16 by its own instruction, if that gains.
+    fn bf16_hardware_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        visitor.visit::<Self::Bf16Hardware>(self.into())
+    }
+
     /// Runs `visitor` with the kernel for split weights; where there is none, with that of bytes.
     fn split_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
         visitor.visit::<Self::Int8>(self.into())

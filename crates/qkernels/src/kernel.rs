@@ -124,6 +124,11 @@ pub(crate) trait Microkernel:
     const SHIFTS: bool;
     /// Bytes that an element of B takes once it is unpacked; 0 where it is read as it is packed.
     const UNPACKED: usize = 0;
+    /// Whether it pays on this processor to unpack panels, for kernels that can.
+    #[inline(always)]
+    fn unpacks() -> bool {
+        Self::UNPACKED > 0
+    }
     /// Rows of a block from which it pays to unpack each panel of B first, for kernels that can.
     const UNPACK_ROWS: usize = 24;
     /// Depth of a block in K. Whole depths keep the sums in registers; beyond this a panel of B would
@@ -158,6 +163,13 @@ pub(crate) trait Microkernel:
 
     /// One element of A as the instruction reads it, shifted if it is signed.
     fn lhs<A: Operand>(a: A) -> Self::Lhs;
+    /// A row of A as the instruction reads it; `to` is as long.
+    #[inline(always)]
+    fn lhs_row<A: Operand>(self, from: &[A], to: &mut [Self::Lhs]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = Self::lhs(from);
+        }
+    }
     /// One element of B as it is packed (of bytes always a signed one); zero for zero.
     fn rhs<B: Operand>(b: B) -> Self::Rhs;
 

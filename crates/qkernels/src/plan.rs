@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::arch::l2_bytes;
-use crate::kernel::Microkernel;
+use crate::kernel::{Acc, Microkernel};
 use crate::pack::Panels;
 use crate::workspace::Line;
 
@@ -91,7 +91,13 @@ impl Plan {
             padded
         };
 
-        let block_bytes = block_bytes();
+        // Widening a panel of floats takes as long as multiplying two to four rows.
+        let share = if K::unpacks() && !K::Acc::INTEGER {
+            3
+        } else {
+            1
+        };
+        let block_bytes = block_bytes() * share;
         // Divisions cost more than the whole of a small product, so none where it fits.
         let (block_rows, block_depth) = if padded.saturating_mul(share_rows.max(4 * tallest))
             <= block_bytes
@@ -128,7 +134,7 @@ impl Plan {
         );
         let acc_lines = lines(acc_rows.saturating_mul(acc_stride), size_of::<i32>());
         let term_lines = lines(block_rows, size_of::<i32>());
-        let unpack_lines = if K::UNPACKED > 0 && block_rows >= K::UNPACK_ROWS {
+        let unpack_lines = if block_rows >= K::UNPACK_ROWS && K::unpacks() {
             lines(block_depth.saturating_mul(K::NR), K::UNPACKED)
         } else {
             0

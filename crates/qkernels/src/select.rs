@@ -117,7 +117,7 @@ pub(crate) fn kernel_of<T: Tier, V: VisitKernel>(
         Arithmetic::Int16 => visitor.visit::<T::Int16>(tier.into()),
         Arithmetic::F16 => visitor.visit::<T::F16>(tier.into()),
         Arithmetic::F16Sums => visitor.visit::<T::F16Sums>(tier.into()),
-        Arithmetic::Bf16 => visitor.visit::<T::Bf16>(tier.into()),
-        Arithmetic::Bf16Hardware => visitor.visit::<T::Bf16Hardware>(tier.into()),
+        Arithmetic::Bf16 => tier.bf16_kernel(visitor),
+        Arithmetic::Bf16Hardware => tier.bf16_hardware_kernel(visitor),
     }
 }

@@ -208,7 +208,7 @@ impl<K: Microkernel> Task for Copy<'_, '_, K> {
             kernel,
         } = self;
         if K::LHS_ROWS == 1 {
-            copy_rows::<K>(source, rows, k0, depth, stride, to);
+            copy_rows(kernel, source, rows, k0, depth, stride, to);
         } else {
             copy_interleaved(kernel, source, rows, k0, depth, stride, to);
         }
@@ -218,6 +218,7 @@ impl<K: Microkernel> Task for Copy<'_, '_, K> {
 /// Copies rows one after the other.
 #[inline(always)]
 fn copy_rows<K: Microkernel>(
+    kernel: K,
     source: &Source<'_>,
     rows: Range<usize>,
     k0: usize,
@@ -230,7 +231,7 @@ fn copy_rows<K: Microkernel>(
         to[count..depth].fill(bytemuck::Zeroable::zeroed());
     }
     with_matrix!(source,
-        m => copy_matrix::<_, K>(m, rows, k0, count, stride, to),
+        m => copy_matrix(kernel, m, rows, k0, count, stride, to),
         g => copy_gathered::<K>(*g, rows, k0, count, stride, to)
     );
 }
@@ -261,7 +262,8 @@ fn copy_interleaved<K: Microkernel>(
         }
         for (part, to) in to.chunks_mut(whole * K::LHS_ROWS).enumerate() {
             let len = to.len() / K::LHS_ROWS;
-            copy_rows::<K>(
+            copy_rows(
+                kernel,
                 source,
                 some.clone(),
                 k0 + part * whole,
@@ -333,6 +335,7 @@ fn interleave_bytes<K: Microkernel>(
 
 #[inline(always)]
 fn copy_matrix<A: Operand, K: Microkernel>(
+    kernel: K,
     a: &MatRef<'_, A>,
     rows: Range<usize>,
     k0: usize,
@@ -347,9 +350,7 @@ fn copy_matrix<A: Operand, K: Microkernel>(
     if a.col_stride() == 1 {
         for (i, to) in rows.zip(to.chunks_mut(stride)) {
             let from = &a.data()[i * a.row_stride() + k0..][..count];
-            for (to, &from) in to.iter_mut().zip(from) {
-                *to = K::lhs(from);
-            }
+            kernel.lhs_row(from, &mut to[..count]);
         }
         return;
     }

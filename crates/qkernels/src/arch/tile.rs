@@ -7,7 +7,7 @@ use bytemuck::Pod;
 
 use crate::Arithmetic;
 use crate::arch::prefetch;
-use crate::kernel::{Acc, RawTile};
+use crate::kernel::{Acc, Ahead, RawTile};
 
 /// The vector instructions of one arithmetic. Every function is inlined into a tile whose
 /// `target_feature` list covers its instructions; calling one is a promise that they run.
@@ -25,6 +25,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// How many bytes ahead of what is multiplied memory is asked for B; 0 where the processor does
     /// that by itself.
     const AHEAD: usize = 0;
+    /// Whether a tile asks for its part of the next panel, which is less than a line for each step.
+    const ASKS: bool = false;
     type Acc: Acc;
     type Lhs: Pod + Send + Sync;
     type Rhs: Pod + Send + Sync;
@@ -116,6 +118,10 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
                 *acc = I::add(start, *t.init_rows.add(r));
             }
         }
+        let mut next = t.ahead.unwrap_or(Ahead {
+            at: t.b.cast(),
+            step: 0,
+        });
         for s in 0..t.segment_count {
             let segment = *t.segments.add(s);
             let mut a = t.a.add(segment.a);
@@ -125,6 +131,10 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
                     if I::AHEAD > 0 {
                         let ahead = b.cast::<u8>().wrapping_add(I::AHEAD);
                         prefetch(ahead, chains * I::LANES * I::KG * V * size_of::<I::Rhs>());
+                    }
+                    if I::ASKS {
+                        prefetch(next.at, 1);
+                        next.at = next.at.wrapping_add(chains * next.step);
                     }
                     for acc in &mut acc[..chains] {
                         step::<I, X, R, V>(acc, a, t.a_stride, b);

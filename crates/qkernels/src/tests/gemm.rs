@@ -178,6 +178,21 @@ impl<T: Tier> Runner for Faked<T> {
     }
 }
 
+/// A kernel, whether or not this processor is given it.
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+struct Only<K: Microkernel>(K::Home);
+
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+impl<K: Microkernel> Runner for Only<K> {
+    fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB {
+        assert!(how == K::ARITHMETIC);
+        PackedB::pack_for::<K, B>(self.0, Isa::SCALAR, b, layout).unwrap()
+    }
+    fn run(&self, _how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError> {
+        run.visit::<K>(self.0)
+    }
+}
+
 /// An operand type with data that breaks kernels, and plain sums of its products.
 trait Sample: Operand + Debug {
     fn sample(rng: &mut Rng, n: usize) -> Vec<Self>;
@@ -539,6 +554,37 @@ pub(crate) fn check_bytes(runner: &impl Runner, case: Case) {
     check::<i8, i8>(runner, case, Arithmetic::Int8);
     check::<u8, u8>(runner, case, Arithmetic::Int8);
     check::<i8, u8>(runner, case, Arithmetic::Int8);
+}
+
+/// Makers of processors are given one or the other.
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+#[test]
+fn both_kernels_of_bf16_equal_scalar_code() {
+    use crate::arch::x86_64::avx512bw::Avx512Bw;
+    use crate::arch::x86_64::zmm::{Bf16, PairedBf16};
+
+    fn check_both<R: Runner>(runner: &R, case: Case) {
+        check::<bf16, bf16>(runner, case, Arithmetic::Bf16);
+    }
+    let Some(tier) = Avx512Bw::detect() else {
+        return;
+    };
+    let (widened, paired) = (Only::<Bf16>(tier), Only::<PairedBf16>(tier));
+    check_corners::<Bf16, _>(&widened, check_both);
+    check_corners::<PairedBf16, _>(&paired, check_both);
+    for (m, n, k) in [(25, 65, 1025), (30, 17, 4097), (3, 64, 100), (97, 131, 203)] {
+        let case = Case {
+            m,
+            n,
+            k,
+            gap: 1,
+            scale: 2,
+            seed: k as u64,
+            ..Case::default()
+        };
+        check_both(&widened, case);
+        check_both(&paired, case);
+    }
 }
 
 proptest! {

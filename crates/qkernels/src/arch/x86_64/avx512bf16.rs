@@ -12,8 +12,9 @@ use half::bf16;
 use super::avx512bw::Avx512Bw;
 use super::avx512vnni::{Avx512Vnni, Words};
 use super::zmm::sums_of_f32;
-use super::{tier, zmm};
+use super::{is_amd, tier, zmm};
 use crate::arch::tile::{Convert, Lanes, kernel};
+use crate::select::VisitKernel;
 use crate::{Arithmetic, Lhs, Operand};
 
 tier! {
@@ -22,6 +23,19 @@ tier! {
     "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16", ["avx512bf16"],
     Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, Bf16Pairs, zmm::Elementwise,
     zmm::depthwise::Zmm<true>;
+
+    fn bf16_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        zmm::with_bf16_kernel(self.into(), visitor)
+    }
+
+    fn bf16_hardware_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        // Twice as fast as f32 on Zen; on Intel half as fast.
+        if is_amd() {
+            visitor.visit::<Bf16Pairs>(self)
+        } else {
+            self.bf16_kernel(visitor)
+        }
+    }
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

@@ -14,6 +14,7 @@
 use core::arch::x86_64::*;
 
 use super::{tier, zmm};
+use crate::select::VisitKernel;
 
 tier! {
     /// The proof that AVX-512 F, BW, DQ and VL run.
@@ -21,6 +22,14 @@ tier! {
     ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"],
     zmm::Bytes, zmm::Words, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
     zmm::depthwise::Zmm<false>;
+
+    fn bf16_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        zmm::with_bf16_kernel(self.into(), visitor)
+    }
+
+    fn bf16_hardware_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        self.bf16_kernel(visitor)
+    }
 
     #[inline(always)]
     fn int8_limit(self, iterations: u64) -> u64 {

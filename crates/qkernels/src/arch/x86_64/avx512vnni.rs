@@ -15,6 +15,7 @@ use super::{tier, zmm};
 use crate::Lhs;
 use crate::Operand;
 use crate::arch::tile::{Convert, Lanes, kernel};
+use crate::select::VisitKernel;
 
 tier! {
     /// The proof that AVX-512 F, BW, DQ, VL and VNNI run.
@@ -22,6 +23,14 @@ tier! {
     ["avx512vnni"],
     Avx512Vnni, Words, zmm::F16, zmm::F16Sums, zmm::Bf16, zmm::Bf16, zmm::Elementwise,
     zmm::depthwise::Zmm<true>;
+
+    fn bf16_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        zmm::with_bf16_kernel(self.into(), visitor)
+    }
+
+    fn bf16_hardware_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
+        self.bf16_kernel(visitor)
+    }
 
     #[inline(always)]
     fn dot<A: Lhs>(self, a: &[A], b: &[i8]) -> i32 {

@@ -5,16 +5,20 @@
 
 pub(super) mod depthwise;
 mod elementwise;
+mod floats;
 
 use core::arch::asm;
 use core::arch::x86_64::*;
 
 pub(crate) use elementwise::Elementwise;
+pub(crate) use floats::{Narrow, Widened};
 
 use half::bf16;
 
 use super::avx512bw::Avx512Bw;
+use super::is_amd;
 use crate::arch::tile::{Convert, Lanes, kernel};
+use crate::select::VisitKernel;
 use crate::{Arithmetic, Operand};
 
 /// What all lanes of 512 bits with sums of i32 share.
@@ -239,10 +243,20 @@ widened!(
     }
 );
 
+/// bf16, summed in f32.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16Lanes;
+
+widened!(
+    Bf16Lanes = Bf16,
+    |b| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b))),
+    |sums, a, b| _mm512_fmadd_ps(a, b, sums)
+);
+
 /// bf16, summed in f32. A and B are read in pairs of neighbours in K, of which a shift or a mask
 /// makes two f32: one operation each, while the pipes that multiply are busy.
 #[derive(Clone, Copy)]
-pub(crate) struct Bf16Lanes;
+pub(crate) struct PairedBf16Lanes;
 
 /// The upper halves of pairs.
 const UPPER: i32 = 0xffff_0000_u32 as i32;
@@ -291,7 +305,7 @@ unsafe fn second_everywhere(p: *const bf16) -> __m512 {
     second
 }
 
-impl Lanes for Bf16Lanes {
+impl Lanes for PairedBf16Lanes {
     const ARITHMETIC: Arithmetic = Arithmetic::Bf16;
     const LANES: usize = 16;
     const KG: usize = 2;
@@ -341,7 +355,7 @@ impl Lanes for Bf16Lanes {
     }
 }
 
-impl Convert for Bf16Lanes {
+impl Convert for PairedBf16Lanes {
     #[inline(always)]
     fn lhs<A: Operand>(a: A) -> bf16 {
         bf16::from_bits(a.int() as u16)
@@ -368,8 +382,8 @@ kernel! {
     shift 0, rows [12, 12, 8, 6]
 }
 kernel! {
-    /// f16, summed in f32.
-    F16(Avx512Bw) = "avx512/f16/1x16", F16Lanes, "avx512f,avx512bw,avx512vl",
+    /// f16, summed in f32, widened when it is loaded.
+    NarrowF16(Avx512Bw) = "avx512/f16/1x16", F16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
 }
 kernel! {
@@ -378,7 +392,35 @@ kernel! {
     shift 0, rows [6, 6, 6, 6]
 }
 kernel! {
-    /// bf16, summed in f32.
-    Bf16(Avx512Bw) = "avx512/bf16/2x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
+    /// bf16, summed in f32, widened when it is loaded.
+    NarrowBf16(Avx512Bw) = "avx512/bf16/1x16", Bf16Lanes, "avx512f,avx512bw,avx512vl",
     shift 0, rows [12, 12, 8, 6]
+}
+kernel! {
+    /// bf16 in pairs, summed in f32.
+    PairedBf16(Avx512Bw) = "avx512/bf16/2x16", PairedBf16Lanes, "avx512f,avx512bw,avx512vl",
+    shift 0, rows [12, 12, 8, 6]
+}
+
+impl Narrow for NarrowF16 {
+    type Lanes = F16Lanes;
+}
+
+impl Narrow for NarrowBf16 {
+    type Lanes = Bf16Lanes;
+}
+
+/// f16, summed in f32.
+pub(crate) type F16 = Widened<NarrowF16>;
+/// bf16, summed in f32.
+pub(crate) type Bf16 = Widened<NarrowBf16>;
+
+/// Runs `visitor` with the kernel for bf16: in pairs where shifts and masks take no time.
+#[inline]
+pub(super) fn with_bf16_kernel<V: VisitKernel>(tier: Avx512Bw, visitor: V) -> V::Output {
+    if is_amd() {
+        visitor.visit::<PairedBf16>(tier)
+    } else {
+        visitor.visit::<Bf16>(tier)
+    }
 }

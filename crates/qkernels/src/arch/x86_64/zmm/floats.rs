@@ -1,0 +1,165 @@
+//! f16 and bf16 with B widened to f32 once for all rows of a block, where there are enough of them.
+//!
+//! Intel's cores have two pipes for vectors of 512 bits, and widening takes both, so that a tile that
+//! widens as it loads spends a third of its time so. Of Zen's four, two multiply and the others widen
+//! beside them.
+
+use super::super::avx512bw::Avx512Bw;
+use super::super::is_amd;
+use super::sums_of_f32;
+use crate::arch::tile::{Lanes, table, tile};
+use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
+use crate::{Arithmetic, Operand};
+use core::arch::x86_64::*;
+
+/// A kernel that widens B as it loads it, element by element.
+pub(crate) trait Narrow:
+    Microkernel<Home = Avx512Bw, Acc = f32, Lhs = f32, Rhs = u16>
+{
+    /// Its vectors.
+    type Lanes: Lanes<Rhs = u16, B = __m512>;
+}
+
+/// The kernel, which widens a panel at once for many rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Widened<N>(N);
+
+impl<N: From<Avx512Bw>> From<Avx512Bw> for Widened<N> {
+    fn from(tier: Avx512Bw) -> Self {
+        Widened(tier.into())
+    }
+}
+
+impl<N: Narrow> Microkernel for Widened<N> {
+    type Home = Avx512Bw;
+    const ARITHMETIC: Arithmetic = N::ARITHMETIC;
+    const ID: &'static str = N::ID;
+    const KG: usize = N::KG;
+    const UNIT: usize = N::UNIT;
+    const NR: usize = N::NR;
+    const ROWS: &'static [usize] = N::ROWS;
+    const SIGNED_LHS_SHIFT: i32 = 0;
+    const SHIFTS: bool = false;
+    const UNPACKED: usize = size_of::<f32>();
+    /// So that a widened panel takes an eighth of L2.
+    const BLOCK_DEPTH: usize = 1024;
+    const SEGMENTS: bool = true;
+    type Acc = f32;
+    type Lhs = f32;
+    type Rhs = u16;
+
+    #[inline(always)]
+    fn unpacks() -> bool {
+        // Tests compare both ways on every processor.
+        cfg!(test) || !is_amd()
+    }
+
+    #[inline(always)]
+    fn lhs<A: Operand>(a: A) -> f32 {
+        N::lhs(a)
+    }
+
+    #[inline(always)]
+    fn lhs_row<A: Operand>(self, from: &[A], to: &mut [f32]) {
+        // Both operands are of one type, whose bits B has.
+        if size_of::<A>() == size_of::<u16>() {
+            let (from, rest) = bytemuck::cast_slice(from).as_chunks::<16>();
+            let (to, last) = to.as_chunks_mut::<16>();
+            // SAFETY: `self` proves the instructions.
+            unsafe { widen::<N::Lanes>(from, to) };
+            let mut all = ([0; 16], [0.0; 16]);
+            all.0[..rest.len()].copy_from_slice(rest);
+            // SAFETY: `self` proves the instructions.
+            unsafe { widen::<N::Lanes>(&[all.0], core::slice::from_mut(&mut all.1)) };
+            last.copy_from_slice(&all.1[..rest.len()]);
+        }
+    }
+
+    #[inline(always)]
+    fn rhs<B: Operand>(b: B) -> u16 {
+        N::rhs(b)
+    }
+
+    #[inline(always)]
+    fn unpack(self, b: RhsPanel<'_, u16>, to: &mut [u8]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { widen::<N::Lanes>(b.data().as_chunks().0, bytemuck::cast_slice_mut(to)) }
+    }
+
+    #[inline(always)]
+    fn accumulate(
+        self,
+        a: LhsTile<'_, f32>,
+        b: RhsPanel<'_, u16>,
+        init: Option<Init<'_, f32>>,
+        out: &mut TileMut<'_, f32>,
+    ) {
+        let Some(wide) = b.unpacked() else {
+            return self.0.accumulate(a, b, init, out);
+        };
+        assert!(wide.len() == b.data().len() * Self::UNPACKED);
+        let raw = check_tile::<Self>(&a, &b, init, out).with_rhs(wide.as_ptr().cast::<f32>());
+        let tile = WIDE[b.width() / Self::UNIT - 1][a.rows() - 1];
+        // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
+        // the rows and the width by which the table is indexed; the f32 are as many as the
+        // elements of the panel.
+        unsafe { tile(raw) }
+    }
+}
+
+/// Widens elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn widen<I: Lanes<Rhs = u16, B = __m512>>(b: &[[u16; 16]], to: &mut [[f32; 16]]) {
+    for (b, to) in b.iter().zip(to) {
+        // SAFETY: arrays of 16 elements.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), I::b(b.as_ptr())) }
+    }
+}
+
+type Raw = RawTile<f32, f32, f32>;
+
+/// Tiles by vectors, then by rows.
+static WIDE: &[&[unsafe fn(Raw)]] = table!(wide, [12, 12, 8, 6]);
+
+/// A tile of `R` rows by `V` vectors of 16 columns.
+///
+/// # Safety
+///
+/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `16 · V` columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn wide<const R: usize, const V: usize>(t: Raw) {
+    // SAFETY: as promised by the caller.
+    unsafe { tile::<WideLanes, false, R, V>(t) }
+}
+
+/// f32 by f32.
+#[derive(Clone, Copy)]
+struct WideLanes;
+
+impl Lanes for WideLanes {
+    /// Of the floats that were widened either way.
+    const ARITHMETIC: Arithmetic = Arithmetic::F16;
+    const LANES: usize = 16;
+    const KG: usize = 1;
+    const ASKS: bool = true;
+    sums_of_f32!();
+    type Lhs = f32;
+    type Rhs = f32;
+    type A = __m512;
+    type B = __m512;
+    #[inline(always)]
+    unsafe fn a(p: *const f32) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_set1_ps(*p) }
+    }
+    #[inline(always)]
+    unsafe fn b(p: *const f32) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn step(sums: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_fmadd_ps(a, b, sums) }
+    }
+}
