@@ -5,6 +5,7 @@
 
 use qformat::QuantElement;
 
+use crate::arch::prefetch;
 use crate::dot::DOT_LANES;
 use crate::isa::Tier;
 use crate::portable;
@@ -171,6 +172,9 @@ pub(crate) fn map_blocks<const N: usize, A, B>(
     map_or_stream(x, out, usize::MAX, step, |_, _| {});
 }
 
+/// How far ahead of a block memory is asked for the input, in bytes.
+const AHEAD: usize = 4096;
+
 /// A block at the start of a cache line.
 #[repr(align(64))]
 struct Line<T>(T);
@@ -201,6 +205,7 @@ where
         (&x[..n], &mut out[..n])
     };
     let streams = !short && size_of_val(outs) >= from;
+    let far = from < usize::MAX && size_of_val(xs) >= from;
     let skip = if streams || size_of::<A>() < size_of::<B>() {
         misaligned(outs)
     } else {
@@ -212,6 +217,9 @@ where
         let (Some(x), Some(out)) = (xs[at..].first_chunk(), outs[at..].first_chunk_mut()) else {
             break;
         };
+        if far {
+            prefetch(x.as_ptr().wrapping_byte_add(AHEAD), size_of_val(x));
+        }
         // The first and the last block may not be aligned.
         let buffered = streams && misaligned(out) == 0;
         step(x, if buffered { &mut buffer.0 } else { &mut *out });

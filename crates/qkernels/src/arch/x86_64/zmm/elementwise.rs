@@ -92,6 +92,12 @@ impl crate::elementwise::Elementwise for Elementwise {
     }
 
     #[inline(always)]
+    fn bf16_to_f32(self, x: &[u16], out: &mut [f32]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { bf16_to_f32(x, out) }
+    }
+
+    #[inline(always)]
     fn finite_range(self, x: &[f32]) -> Option<(f32, f32)> {
         // SAFETY: `self` proves the instructions.
         unsafe { finite_range(x) }
@@ -346,6 +352,25 @@ fn f16_to_f32(x: &[u16], out: &mut [f32]) {
             unsafe {
                 let half = _mm256_loadu_si256(x.as_ptr().add(16 * i).cast());
                 _mm512_storeu_ps(out.as_mut_ptr().add(16 * i), _mm512_cvtph_ps(half));
+            }
+        }
+    });
+}
+
+/// The upper halves of f32; NaN becomes quiet.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn bf16_to_f32(x: &[u16], out: &mut [f32]) {
+    let quiet = _mm512_set1_epi32(0x0040_0000);
+    map(x, out, |x: &[u16; BLOCK], out: &mut [f32; BLOCK]| {
+        for i in 0..VECTORS {
+            // SAFETY: 16 elements of blocks, from `16 · i`.
+            unsafe {
+                let x = _mm256_loadu_si256(x.as_ptr().add(16 * i).cast());
+                let v = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x));
+                let f = _mm512_castsi512_ps(v);
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(f, f);
+                let v = _mm512_mask_or_epi32(v, nan, v, quiet);
+                _mm512_storeu_si512(out.as_mut_ptr().add(16 * i).cast(), v);
             }
         }
     });
