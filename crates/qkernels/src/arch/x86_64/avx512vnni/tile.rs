@@ -477,6 +477,9 @@ unsafe fn tile<
                     *acc = _mm512_add_epi32(_mm512_add_epi32(init[v], row), product);
                 }
             }
+        } else if t.init_stride == 0 && t.rows_are_alike() {
+            // Registers renamed, where sums would take the pipes that multiply.
+            acc[0] = [vectors::<V>(t.init.cast()); R];
         } else if t.init_stride == 0 {
             let init = vectors::<V>(t.init.cast());
             for (r, acc) in acc[0].iter_mut().enumerate() {
