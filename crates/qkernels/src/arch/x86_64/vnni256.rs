@@ -12,6 +12,7 @@
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
 
+use super::ymm::AHEAD;
 use crate::arch::tile::{Convert, Lanes};
 use crate::{Arithmetic, Operand};
 
@@ -58,6 +59,7 @@ impl Dpbusd for Evex {
 pub(crate) struct Int8<D>(PhantomData<D>);
 
 impl<D: Dpbusd> Lanes for Int8<D> {
+    const AHEAD: usize = AHEAD;
     const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     const LANES: usize = 8;
     const KG: usize = 4;

@@ -18,8 +18,9 @@ use super::avx2::Avx2;
 use crate::arch::tile::{Convert, Lanes, kernel};
 use crate::{Arithmetic, Operand};
 
-/// A page: few rows wait for B, of which the processor (Zen 3) alone does not read enough ahead.
-const AHEAD: usize = 4096;
+/// A page: few rows wait for B, of which the processor (Zen 3, Emerald Rapids) alone does not read enough
+/// ahead.
+pub(super) const AHEAD: usize = 4096;
 
 /// What all lanes of 256 bits with sums of i32 share.
 macro_rules! sums_of_i32 {
