@@ -39,8 +39,9 @@ pub enum Arithmetic {
     /// order of K.
     Bf16,
     /// bf16 by bf16 as the processor's own instruction does it (`vdpbf16ps`: pairs of products,
-    /// subnormals flushed to zero), twice as fast. **Outside the contract**: the bits depend on
-    /// the tier, and tiers without the instruction do as [`Bf16`](Self::Bf16).
+    /// subnormals flushed to zero), twice as fast on Zen 4. **Outside the contract**: the bits depend on
+    /// the processor, and one without the instruction, or where it is slow (Intel's), does as
+    /// [`Bf16`](Self::Bf16).
     Bf16Hardware,
 }
 
