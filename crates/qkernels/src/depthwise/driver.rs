@@ -543,7 +543,13 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
             return None;
         }
         let row = |start| self.row(start, 0..across.input, 1, block);
-        let rows = self.starts(block, image, top, 1, 0).map(row);
+        let starts = self.starts(block, image, top, 1, 0);
+        let rows = [
+            row(starts[0]),
+            row(starts[1]),
+            row(starts[2]),
+            row(starts[3]),
+        ];
         let third = match L::GROUP {
             2 => row(self.starts(block, image, top, 1, 1)[0]),
             _ => rows[2],
@@ -572,18 +578,14 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
         let Operands { x, geometry, .. } = self.operands;
         let (down, across) = (&geometry.y, &geometry.x);
         let used = (down.kernel + rows - 1 - group * L::GROUP).min(L::GROUP);
-        let mut starts = [None; 4];
-        for (i, start) in starts.iter_mut().enumerate().take(used) {
-            let ky = group * L::GROUP + i;
-            if let Some(y) = down.inside(row * down.stride + ky * down.dilation) {
-                *start =
-                    Some((image * down.input + y) * across.input * x.row_stride() + block.first);
-            }
-        }
-        // A row without a tap has weights of zero: any row will do.
-        let any = starts[0];
-        starts[used..L::GROUP].fill(any);
-        starts
+        let start = |i: usize| {
+            // A row without a tap has weights of zero: any row will do.
+            let ky = group * L::GROUP + if i < used { i } else { 0 };
+            let y = down.inside(row * down.stride + ky * down.dilation)?;
+            Some((image * down.input + y) * across.input * x.row_stride() + block.first)
+        };
+        // Written out: of an array that a loop fills, wide loads would wait for narrow stores.
+        [start(0), start(1), start(2), start(3)]
     }
 
     /// The row that starts at `start`, from the first to the last of `pixels`, of which there are
@@ -640,8 +642,13 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
                 continue;
             }
             let to = words.as_mut_ptr();
-            let rows =
-                starts.map(|start| self.row(start, span.first..span.last + 1, stride, block));
+            let row = |start| self.row(start, span.first..span.last + 1, stride, block);
+            let rows = [
+                row(starts[0]),
+                row(starts[1]),
+                row(starts[2]),
+                row(starts[3]),
+            ];
             // SAFETY: the pixels up to `last` of rows in the image were just checked to lie in
             // its slice; a pixel of padding has room for any block. `words` has four runs, each
             // with room for `count` pixels, as the fills above have checked.
