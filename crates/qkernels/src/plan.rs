@@ -1,4 +1,5 @@
-//! How a product is cut up: a pure function of the shape, the kernel and the number of threads.
+//! How a product is cut up: a pure function of the shape, the kernel and the number of threads; the rows
+//! of a block also of what L2 holds.
 
 use core::ops::Range;
 
