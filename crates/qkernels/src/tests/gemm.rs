@@ -24,30 +24,30 @@ use crate::{
 /// Which of the inputs a call has, and how they lie in memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
-    m: usize,
-    n: usize,
-    k: usize,
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
     /// Unused elements: between rows, and before the first (a misaligned start).
-    gap: usize,
-    offset: usize,
+    pub(crate) gap: usize,
+    pub(crate) offset: usize,
     /// Whether A is a transposed view.
-    a_transposed: bool,
-    layout: Layout,
+    pub(crate) a_transposed: bool,
+    pub(crate) layout: Layout,
     /// 0: none, 1: per tensor, 2: vector.
-    za: u8,
-    zb: u8,
-    scale: u8,
-    row_scale: bool,
-    bias: bool,
-    bias_f32: bool,
+    pub(crate) za: u8,
+    pub(crate) zb: u8,
+    pub(crate) scale: u8,
+    pub(crate) row_scale: bool,
+    pub(crate) bias: bool,
+    pub(crate) bias_f32: bool,
     /// 0: none, 1: f32, 2: u8, 3: i8.
-    residual: u8,
-    clamp: bool,
-    table: bool,
+    pub(crate) residual: u8,
+    pub(crate) clamp: bool,
+    pub(crate) table: bool,
     /// 0: i32, 1: f32, 2: u8, 3: i8, 4: f16, 5: bf16.
-    output: u8,
-    threads: Threads<'static>,
-    seed: u64,
+    pub(crate) output: u8,
+    pub(crate) threads: Threads<'static>,
+    pub(crate) seed: u64,
 }
 
 impl Default for Case {
@@ -178,23 +178,8 @@ impl<T: Tier> Runner for Faked<T> {
     }
 }
 
-/// A kernel, whether or not this processor is given it.
-#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-struct Only<K: Microkernel>(K::Home);
-
-#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-impl<K: Microkernel> Runner for Only<K> {
-    fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB {
-        assert!(how == K::ARITHMETIC);
-        PackedB::pack_for::<K, B>(self.0, Isa::SCALAR, b, layout).unwrap()
-    }
-    fn run(&self, _how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError> {
-        run.visit::<K>(self.0)
-    }
-}
-
 /// An operand type with data that breaks kernels, and plain sums of its products.
-trait Sample: Operand + Debug {
+pub(crate) trait Sample: Operand + Debug {
     fn sample(rng: &mut Rng, n: usize) -> Vec<Self>;
     /// As right operand.
     fn weights(rng: &mut Rng, n: usize) -> Vec<Self> {
@@ -305,7 +290,7 @@ fn room(rows: usize, cols: usize, case: &Case) -> usize {
 }
 
 /// Runs a case and compares every element, and every gap, with plain scalar code.
-fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how: Arithmetic) {
+pub(crate) fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how: Arithmetic) {
     let mut rng = Rng(case.seed);
     let Case { m, n, k, .. } = case;
     let integer = how.integer();
@@ -556,37 +541,6 @@ pub(crate) fn check_bytes(runner: &impl Runner, case: Case) {
     check::<i8, u8>(runner, case, Arithmetic::Int8);
 }
 
-/// Makers of processors are given one or the other.
-#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-#[test]
-fn both_kernels_of_bf16_equal_scalar_code() {
-    use crate::arch::x86_64::avx512bw::Avx512Bw;
-    use crate::arch::x86_64::zmm::{Bf16, PairedBf16};
-
-    fn check_both<R: Runner>(runner: &R, case: Case) {
-        check::<bf16, bf16>(runner, case, Arithmetic::Bf16);
-    }
-    let Some(tier) = Avx512Bw::detect() else {
-        return;
-    };
-    let (widened, paired) = (Only::<Bf16>(tier), Only::<PairedBf16>(tier));
-    check_corners::<Bf16, _>(&widened, check_both);
-    check_corners::<PairedBf16, _>(&paired, check_both);
-    for (m, n, k) in [(25, 65, 1025), (30, 17, 4097), (3, 64, 100), (97, 131, 203)] {
-        let case = Case {
-            m,
-            n,
-            k,
-            gap: 1,
-            scale: 2,
-            seed: k as u64,
-            ..Case::default()
-        };
-        check_both(&widened, case);
-        check_both(&paired, case);
-    }
-}
-
 proptest! {
     #![proptest_config(cases(256))]
 
@@ -646,7 +600,7 @@ fn corner_sizes<K: Microkernel>() -> [Vec<usize>; 3] {
     [rows, cols, depth]
 }
 
-fn check_corners<K: Microkernel, R: Runner>(runner: &R, check: fn(&R, Case)) {
+pub(crate) fn check_corners<K: Microkernel, R: Runner>(runner: &R, check: fn(&R, Case)) {
     let [rows, cols, depth] = corner_sizes::<K>();
     let mut seed = 0;
     for &m in &rows {

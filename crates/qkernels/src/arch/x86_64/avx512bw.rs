@@ -24,7 +24,7 @@ tier! {
     zmm::depthwise::Zmm<false>;
 
     fn bf16_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {
-        zmm::with_bf16_kernel(self.into(), visitor)
+        zmm::with_bf16_kernel(self, visitor)
     }
 
     fn bf16_hardware_kernel<V: VisitKernel>(self, visitor: V) -> V::Output {

@@ -26,7 +26,7 @@ mod depthwise;
 mod vnni256;
 mod ymm;
 #[cfg(feature = "avx512")]
-pub(crate) mod zmm;
+mod zmm;
 
 use core::sync::atomic::{AtomicU8, Ordering};
 

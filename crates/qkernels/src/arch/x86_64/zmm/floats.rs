@@ -61,18 +61,19 @@ impl<N: Narrow> Microkernel for Widened<N> {
 
     #[inline(always)]
     fn lhs_row<A: Operand>(self, from: &[A], to: &mut [f32]) {
-        // Both operands are of one type, whose bits B has.
-        if size_of::<A>() == size_of::<u16>() {
-            let (from, rest) = bytemuck::cast_slice(from).as_chunks::<16>();
-            let (to, last) = to.as_chunks_mut::<16>();
-            // SAFETY: `self` proves the instructions.
-            unsafe { widen::<N::Lanes>(from, to) };
-            let mut all = ([0; 16], [0.0; 16]);
-            all.0[..rest.len()].copy_from_slice(rest);
-            // SAFETY: `self` proves the instructions.
-            unsafe { widen::<N::Lanes>(&[all.0], core::slice::from_mut(&mut all.1)) };
-            last.copy_from_slice(&all.1[..rest.len()]);
+        // Both operands are of one type, whose bits B has: known when it is compiled.
+        if size_of::<A>() != size_of::<u16>() {
+            return self.0.lhs_row(from, to);
         }
+        let (from, rest) = bytemuck::cast_slice(from).as_chunks::<16>();
+        let (to, last) = to.as_chunks_mut::<16>();
+        // SAFETY: `self` proves the instructions.
+        unsafe { widen::<N::Lanes>(from, to) };
+        let mut all = ([0; 16], [0.0; 16]);
+        all.0[..rest.len()].copy_from_slice(rest);
+        // SAFETY: `self` proves the instructions.
+        unsafe { widen::<N::Lanes>(&[all.0], core::slice::from_mut(&mut all.1)) };
+        last.copy_from_slice(&all.1[..rest.len()]);
     }
 
     #[inline(always)]
@@ -161,5 +162,59 @@ impl Lanes for WideLanes {
     unsafe fn step(sums: __m512, a: __m512, b: __m512) -> __m512 {
         // SAFETY: as promised by the caller.
         unsafe { _mm512_fmadd_ps(a, b, sums) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::super::super::avx512bw::Avx512Bw;
+    use super::super::{Bf16, PairedBf16};
+    use crate::gemm::Run;
+    use crate::isa::Tier;
+    use crate::kernel::Microkernel;
+    use crate::select::VisitKernel;
+    use crate::tests::gemm::{Case, Runner, check, check_corners};
+    use crate::{Arithmetic, Isa, KernelError, Layout, MatRef, Operand, PackedB};
+
+    /// A kernel, whether or not this processor is given it.
+    struct Only<K: Microkernel>(K::Home);
+
+    impl<K: Microkernel> Runner for Only<K> {
+        fn pack<B: Operand>(&self, b: MatRef<'_, B>, layout: Layout, how: Arithmetic) -> PackedB {
+            assert!(how == K::ARITHMETIC);
+            PackedB::pack_for::<K, B>(self.0, Isa::SCALAR, b, layout).unwrap()
+        }
+        fn run(&self, _how: Arithmetic, run: Run<'_, '_>) -> Result<(), KernelError> {
+            run.visit::<K>(self.0)
+        }
+    }
+
+    /// Makers of processors are given one or the other.
+    #[test]
+    fn both_kernels_of_bf16_equal_scalar_code() {
+        fn check_both<R: Runner>(runner: &R, case: Case) {
+            check::<bf16, bf16>(runner, case, Arithmetic::Bf16);
+        }
+        let Some(tier) = Avx512Bw::detect() else {
+            return;
+        };
+        let (widened, paired) = (Only::<Bf16>(tier), Only::<PairedBf16>(tier));
+        check_corners::<Bf16, _>(&widened, check_both);
+        check_corners::<PairedBf16, _>(&paired, check_both);
+        for (m, n, k) in [(25, 65, 1025), (30, 17, 4097), (3, 64, 100), (97, 131, 203)] {
+            let case = Case {
+                m,
+                n,
+                k,
+                gap: 1,
+                scale: 2,
+                seed: k as u64,
+                ..Case::default()
+            };
+            check_both(&widened, case);
+            check_both(&paired, case);
+        }
     }
 }
