@@ -264,7 +264,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
             row_terms: self.operands.row_terms(),
             in_place: self.operands.a.in_place::<K>(self.kernel, plan),
             shift: self.operands.a.shift::<K>() != 0,
-            one_place: false,
+            one_place: self.panels.len() == 1 && plan.block_depth >= plan.depth,
             lhs: bytemuck::cast_slice_mut(lhs),
             acc: bytemuck::cast_slice_mut(acc),
             u: bytemuck::cast_slice_mut(u),
@@ -294,7 +294,8 @@ struct Nest<'a, T, K: Microkernel> {
     in_place: Option<(&'a [K::Lhs], usize)>,
     /// Whether the kernel shifts what it reads in place.
     shift: bool,
-    /// Whether a tile of A is copied when it is needed, to one place for all.
+    /// Whether a tile of A is copied when it is needed, to one place for all, which is in L1 then: where
+    /// only one panel meets it.
     one_place: bool,
     /// A copied for the kernel.
     lhs: &'a mut [K::Lhs],
@@ -355,13 +356,9 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         if self.row_terms != RowTerms::None {
             self.set_row_terms(rows.clone());
         }
-        let plan = self.plan;
-        // Copies of tiles that only one panel meets may all lie in one place, which is in L1 then.
-        let one_place = panels.len() == 1 && plan.block_depth >= plan.depth;
-        if self.in_place.is_none() && !one_place {
-            self.copy_rows(rows.clone(), 0, plan.depth);
+        if self.in_place.is_none() && !self.one_place {
+            self.copy_rows(rows.clone(), 0, self.plan.depth);
         }
-        self.one_place = one_place;
         for p in panels {
             let mut k0 = 0;
             loop {
@@ -413,7 +410,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         // The next panel lies behind this one: every tile asks for its part of it.
         let tiles = rows.len().div_ceil(height);
         let next = self.packed.get(at + depth * width..).unwrap_or_default();
-        let far = size_of_val(self.packed) >= FAR_BYTES && !next.is_empty() && tiles > 0;
+        let far = K::asks() && size_of_val(self.packed) >= FAR_BYTES;
+        let far = far && !next.is_empty() && tiles > 0;
         let mut ahead = far.then(|| Ahead {
             at: next.as_ptr().cast(),
             step: width * K::KG * size_of::<K::Rhs>() / tiles,

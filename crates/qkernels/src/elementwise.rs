@@ -205,7 +205,7 @@ where
         (&x[..n], &mut out[..n])
     };
     let streams = !short && size_of_val(outs) >= from;
-    let far = from < usize::MAX && size_of_val(xs) >= from;
+    let far = size_of_val(xs) >= from;
     let skip = if streams || size_of::<A>() < size_of::<B>() {
         misaligned(outs)
     } else {

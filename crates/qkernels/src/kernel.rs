@@ -133,7 +133,15 @@ pub(crate) trait Microkernel:
     const UNPACK_ROWS: usize = 24;
     /// Depth of a block in K. Whole depths keep the sums in registers; beyond this a panel of B would
     /// outgrow L2, and the sums' extra trip through memory costs less than a thousandth.
-    const BLOCK_DEPTH: usize = 4096;
+    #[inline(always)]
+    fn block_depth() -> usize {
+        4096
+    }
+    /// Whether its tiles ask memory for the next panel of B, where that pays on this processor.
+    #[inline(always)]
+    fn asks() -> bool {
+        false
+    }
     /// Whether [`accumulate`](Self::accumulate) from an `init`, and [`finish`](Self::finish), take
     /// an output that ends inside the last unit of the panel, and store no further than it goes.
     const MASKS: bool = false;
@@ -595,8 +603,8 @@ pub(crate) struct RawTile<L, R, A: 'static = i32, E = A> {
     /// (in elements of a row, and in steps of K). Kernels without segments have one, at zero.
     pub(crate) segments: *const Segment,
     pub(crate) segment_count: usize,
-    /// What to ask memory for, of a tile that does.
-    pub(crate) ahead: Option<Ahead>,
+    /// What to ask memory for, of a tile that does; where there is nothing, B itself.
+    pub(crate) ahead: Ahead,
     /// What the sums start at: rows `init_stride` apart (0: the same for all), each valid for
     /// reads of `width` elements, and added to it one value a row.
     pub(crate) init: *const A,
@@ -746,7 +754,10 @@ fn check_shapes<K: Microkernel, E>(
         b: b.data.as_ptr(),
         segments: a.segments.list.as_ptr(),
         segment_count: a.segments.list.len(),
-        ahead: b.ahead,
+        ahead: b.ahead.unwrap_or(Ahead {
+            at: b.data.as_ptr().cast(),
+            step: 0,
+        }),
         init,
         init_stride,
         init_rows,

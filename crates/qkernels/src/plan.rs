@@ -12,11 +12,11 @@ use crate::workspace::Line;
 pub(crate) const CHUNK: usize = 16;
 
 /// Bytes of A that one block may hold, so that it stays in L2 beside a panel of B and the output's
-/// lines: three sixteenths of it. Of 1 MiB (Zen 4), 192 KiB was 1 % faster than 384 KiB at 1024³ and
+/// lines: three sixteenths of it, of a small one more. Of 1 MiB (Zen 4), 192 KiB was 1 % faster than 384 KiB at 1024³ and
 /// 2048³, and 96 KiB slower than it at 128×768×3072; of 2 MiB (Emerald Rapids), 384 KiB was 2 %
 /// faster than 192 KiB and than 768 KiB at 1024³.
 fn block_bytes() -> usize {
-    l2_bytes() / 16 * 3
+    (l2_bytes() / 16 * 3).max(192 << 10)
 }
 
 /// Multiplications that a share must at least have to be worth another thread: waking one costs
@@ -102,7 +102,7 @@ impl Plan {
         // Divisions cost more than the whole of a small product, so none where it fits.
         let (block_rows, block_depth) = if padded.saturating_mul(share_rows.max(4 * tallest))
             <= block_bytes
-            && depth <= K::BLOCK_DEPTH
+            && depth <= K::block_depth()
         {
             (share_rows.max(1), depth.max(K::KG))
         } else {
@@ -113,7 +113,7 @@ impl Plan {
                 .div_ceil(blocks)
                 .next_multiple_of(full_panel_rows);
             // Blocks in K of equal length.
-            let cuts = depth.div_ceil(K::BLOCK_DEPTH).max(1);
+            let cuts = depth.div_ceil(K::block_depth()).max(1);
             let cut = depth.div_ceil(cuts).next_multiple_of(K::KG).max(K::KG);
             (rows.min(share_rows).max(1), cut)
         };

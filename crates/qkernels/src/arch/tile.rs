@@ -7,7 +7,7 @@ use bytemuck::Pod;
 
 use crate::Arithmetic;
 use crate::arch::prefetch;
-use crate::kernel::{Acc, Ahead, RawTile};
+use crate::kernel::{Acc, RawTile};
 
 /// The vector instructions of one arithmetic. Every function is inlined into a tile whose
 /// `target_feature` list covers its instructions; calling one is a promise that they run.
@@ -118,10 +118,7 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
                 *acc = I::add(start, *t.init_rows.add(r));
             }
         }
-        let mut next = t.ahead.unwrap_or(Ahead {
-            at: t.b.cast(),
-            step: 0,
-        });
+        let mut next = t.ahead;
         for s in 0..t.segment_count {
             let segment = *t.segments.add(s);
             let mut a = t.a.add(segment.a);

@@ -60,11 +60,15 @@ impl Microkernel for Split {
     const SHIFTS: bool = false;
     const UNPACKED: usize = size_of::<i8>();
     const UNPACK_ROWS: usize = 0;
-    const BLOCK_DEPTH: usize = MAX_DEPTH;
     const LHS_ROWS: usize = ROWS;
     type Acc = i32;
     type Lhs = u8;
     type Rhs = i8;
+
+    #[inline(always)]
+    fn block_depth() -> usize {
+        MAX_DEPTH
+    }
 
     #[inline(always)]
     fn lhs<A: Operand>(a: A) -> u8 {

@@ -41,8 +41,6 @@ impl<N: Narrow> Microkernel for Widened<N> {
     const SIGNED_LHS_SHIFT: i32 = 0;
     const SHIFTS: bool = false;
     const UNPACKED: usize = size_of::<f32>();
-    /// So that a widened panel takes an eighth of L2.
-    const BLOCK_DEPTH: usize = 1024;
     const SEGMENTS: bool = true;
     type Acc = f32;
     type Lhs = f32;
@@ -52,6 +50,21 @@ impl<N: Narrow> Microkernel for Widened<N> {
     fn unpacks() -> bool {
         // Tests compare both ways on every processor.
         cfg!(test) || !is_amd()
+    }
+
+    #[inline(always)]
+    fn asks() -> bool {
+        Self::unpacks()
+    }
+
+    #[inline(always)]
+    fn block_depth() -> usize {
+        // So that a widened panel takes an eighth of L2.
+        if Self::unpacks() {
+            1024
+        } else {
+            N::block_depth()
+        }
     }
 
     #[inline(always)]
@@ -198,6 +211,7 @@ mod tests {
             check::<bf16, bf16>(runner, case, Arithmetic::Bf16);
         }
         let Some(tier) = Avx512Bw::detect() else {
+            println!("not run: no AVX-512 here");
             return;
         };
         let (widened, paired) = (Only::<Bf16>(tier), Only::<PairedBf16>(tier));
