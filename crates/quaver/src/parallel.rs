@@ -296,6 +296,7 @@ fn join(ours: &mut Observers, theirs: &Observers) -> Result<(), QuantizeError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -310,23 +311,38 @@ mod tests {
         }
     }
 
+    /// A log of the calling thread, which lets the others begin.
+    struct Start<'a>(Log, &'a OnceLock<()>);
+
+    impl Worker for Start<'_> {
+        fn run(&mut self, index: u64, batch: &Batch) -> Result<(), QuantizeError> {
+            let _ = self.1.set(());
+            self.0.run(index, batch)
+        }
+    }
+
     /// How many workers were made for so many batches, each of which one of them ran.
+    ///
+    /// They begin once the calling thread has started all of them: before, a quick one could take
+    /// what another would have started with.
     fn made(threads: usize, batches: impl Iterator<Item = u64> + Send, count: u64) -> usize {
         let numbered = batches.map(|index| (index, Batch::new()));
         let queue = Mutex::new(Queue::new(numbered, BatchSet::default()));
-        let (mut own, made) = (Log(Vec::new()), AtomicUsize::new(0));
+        let begun = OnceLock::new();
+        let (mut own, made) = (Start(Log(Vec::new()), &begun), AtomicUsize::new(0));
         let others = divide(
             NonZeroUsize::new(threads).unwrap(),
             &queue,
             &mut own,
             || {
+                begun.wait();
                 made.fetch_add(1, Ordering::Relaxed);
                 Ok(Log(Vec::new()))
             },
         );
         assert_eq!(others.len(), made.load(Ordering::Relaxed));
         assert!(others.iter().all(|other| !other.0.is_empty()));
-        let mut all = own.0;
+        let mut all = own.0.0;
         all.extend(others.into_iter().flat_map(|other| other.0));
         all.sort_unstable();
         assert_eq!(all, Vec::from_iter(0..count));
