@@ -44,6 +44,7 @@ pub mod limit;
 pub mod lists;
 pub mod machine;
 pub mod measure;
+pub mod memory;
 pub mod ops;
 pub mod peer;
 pub mod plot;

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use qkernels::Isa;
 use quaver_benches::machine::Machine;
 use quaver_benches::measure::{self, Plan};
+use quaver_benches::memory::Lines;
 use quaver_benches::ops::gemm::{Distribution, Output, Types, Wanted, Weights};
 use quaver_benches::ops::{self, Field, Job};
 use quaver_benches::peer::{self, Peer};
@@ -18,6 +19,9 @@ use quaver_benches::{
     BenchError, baseline, calib, claims, convs, environment, lists, plot, record, shapes, sizes,
     table,
 };
+
+#[global_allocator]
+static MEMORY: Lines = Lines;
 
 /// Times kernels and models beside the machine's limits, measured in the same run.
 ///

@@ -18,7 +18,9 @@ use core::ops::Range;
 
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
-use crate::kernel::{Acc, Ahead, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut};
+use crate::kernel::{
+    Acc, Ahead, Init, LhsTile, MAX_ROWS, Microkernel, Products, RhsPanel, Scaling, TileMut,
+};
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, Plan};
@@ -248,6 +250,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
         let (acc, terms) = mem.split_at_mut(plan.acc_lines);
         let (u, terms) = terms.split_at_mut(plan.term_lines);
         let (v, unpacked) = terms.split_at_mut(plan.term_lines);
+        let in_place = self.operands.a.in_place::<K>(self.kernel, plan);
         let mut nest = Nest::<T, K> {
             tier,
             kernel: self.kernel,
@@ -262,9 +265,11 @@ impl<K: Microkernel> Task for Share<'_, K> {
                 out: self.out,
             },
             row_terms: self.operands.row_terms(),
-            in_place: self.operands.a.in_place::<K>(self.kernel, plan),
+            in_place,
             shift: self.operands.a.shift::<K>() != 0,
-            one_place: self.panels.len() == 1 && plan.block_depth >= plan.depth,
+            one_place: in_place.is_none()
+                && self.panels.len() == 1
+                && plan.block_depth >= plan.depth,
             lhs: bytemuck::cast_slice_mut(lhs),
             acc: bytemuck::cast_slice_mut(acc),
             u: bytemuck::cast_slice_mut(u),
@@ -389,8 +394,9 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let panels = Panels::new::<K>(self.plan.n);
         let (cols, width) = (panels.cols(p), panels.width(p));
         let at = cols.start * self.plan.depth + k0 * width;
+        let outliers = self.operands.b.outliers.map(|all| all.panel(p, width));
         let b = RhsPanel::new(&self.packed[at..][..depth * width], width)
-            .with_outliers(self.operands.b.outliers.map(|all| all.panel(p, width)));
+            .with_outliers(outliers.as_ref());
         let unpacks = K::UNPACKED > 0 && !self.unpacked.is_empty();
         let unpacked = b.data().len() * K::UNPACKED;
         if unpacks {
@@ -417,9 +423,19 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             step: width * K::KG * size_of::<K::Rhs>() / tiles,
         });
 
-        for (index, start) in rows.clone().step_by(height).enumerate() {
-            let tile = start..rows.end.min(start + height);
-            let count = tile.len();
+        // Where sums need no buffer, one call multiplies several tiles.
+        let stacks = K::STACKS && whole && !(STARTED || cut || self.one_place);
+        let most = if stacks && sink.stacks(width == cols.len()) {
+            MAX_ROWS / height * height
+        } else {
+            height
+        };
+        let (mut start, mut index) = (rows.start, 0);
+        while start < rows.end {
+            let mut count = most.min(rows.end - start);
+            if count > height {
+                count -= count % height;
+            }
             let first = start - rows.start;
             let stride = self.plan.acc_stride;
             // The tile buffer holds the rows of a block, or this tile and the next.
@@ -439,18 +455,25 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             }
             let a = match self.in_place {
                 // The last group of a row may read on into what follows (B is zero there), but
-                // not beyond the slice: such a tile is copied.
+                // not beyond the slice: such a tile is copied, alone.
                 Some((a, stride)) => {
-                    let a = &a[tile.start * stride + k0..];
-                    if LhsTile::<K::Lhs>::span(count, stride, depth).is_some_and(|n| n <= a.len()) {
+                    let a = &a[start * stride + k0..];
+                    let fits = |rows| {
+                        let span = LhsTile::<K::Lhs>::span(rows, stride, depth);
+                        span.is_some_and(|n| n <= a.len())
+                    };
+                    if count > height && !fits(count) {
+                        count -= height;
+                    }
+                    if fits(count) {
                         LhsTile::new(a, count, stride, depth).with_shift(self.shift)
                     } else {
-                        self.copy_rows(tile.clone(), k0, depth);
+                        self.copy_rows(start..start + count, k0, depth);
                         LhsTile::new(self.lhs, count, self.plan.lhs_stride, depth)
                     }
                 }
                 None if self.one_place => {
-                    self.copy_rows(tile.clone(), k0, depth);
+                    self.copy_rows(start..start + count, k0, depth);
                     LhsTile::copied::<K>(self.lhs, count, self.plan.lhs_stride, depth)
                 }
                 None => {
@@ -459,11 +482,14 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                     LhsTile::copied::<K>(a, count, stride, depth)
                 }
             };
+            let tile = start..start + count;
+            start += count;
+            index += 1;
             let b = b.with_ahead(ahead);
-            ahead = ahead.map(|ahead| Ahead {
-                at: ahead.at.wrapping_add(ahead.step * (depth / K::KG)),
-                ..ahead
-            });
+            if let Some(ahead) = &mut ahead {
+                let tiles = if count > height { count / height } else { 1 };
+                ahead.at = ahead.at.wrapping_add(tiles * ahead.step * (depth / K::KG));
+            }
             let b = b.with_unpacked(unpacks.then(|| &self.unpacked[..unpacked]));
             let scaling = Scaling {
                 scale: &columns.scale[cols.start..],
@@ -537,6 +563,16 @@ pub(crate) struct Sink<'a, T, K> {
 }
 
 impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
+    /// Whether [`straight`](Self::straight) multiplies tiles of all K in stacks, of panels that
+    /// the output fills or not.
+    fn stacks(&self, full: bool) -> bool {
+        match self.store.steps {
+            Steps::Sums => true,
+            Steps::Bf16 { .. } => false,
+            _ => full && self.store.by_steps(self.store.row_scale),
+        }
+    }
+
     /// Multiplies a tile straight into the output; `false`, and nothing done, where sums have to go
     /// through memory. `last`: no more of K follows.
     ///

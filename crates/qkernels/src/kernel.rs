@@ -155,6 +155,9 @@ pub(crate) trait Microkernel:
     const LHS_ROWS: usize = 1;
     /// Whether tiles take an A and a panel of several [`Segment`]s.
     const SEGMENTS: bool = false;
+    /// Whether one call multiplies several tiles of full height, one below the other: what is
+    /// between calls takes as long as some steps in K.
+    const STACKS: bool = false;
     /// What sums are kept in.
     type Acc: Acc;
     /// A as the instruction reads it. Where this is the caller's own type, rows are read in place.
@@ -433,7 +436,8 @@ pub(crate) struct RhsPanel<'a, R> {
     data: &'a [R],
     width: usize,
     unpacked: Option<&'a [u8]>,
-    outliers: Option<PanelOutliers<'a>>,
+    /// Behind a reference: what a tile does not read should not be copied for each of them.
+    outliers: Option<&'a PanelOutliers<'a>>,
     ahead: Option<Ahead>,
 }
 
@@ -473,14 +477,14 @@ impl<'a, R> RhsPanel<'a, R> {
 
     /// The same panel, with its outliers.
     #[inline(always)]
-    pub(crate) fn with_outliers(self, outliers: Option<PanelOutliers<'a>>) -> Self {
+    pub(crate) fn with_outliers(self, outliers: Option<&'a PanelOutliers<'a>>) -> Self {
         RhsPanel { outliers, ..self }
     }
 
     /// The outliers, if there are.
     #[inline(always)]
     #[allow(dead_code, reason = "only kernels of split weights ask")]
-    pub(crate) fn outliers(&self) -> Option<PanelOutliers<'a>> {
+    pub(crate) fn outliers(&self) -> Option<&'a PanelOutliers<'a>> {
         self.outliers
     }
 
@@ -578,8 +582,8 @@ impl<'a, E> TileMut<'a, E> {
     }
 }
 
-/// The most rows that a tile has.
-const MAX_ROWS: usize = 64;
+/// The most rows that a tile has, or tiles below each other.
+pub(crate) const MAX_ROWS: usize = 256;
 
 /// The most rows that lie interleaved.
 pub(crate) const MAX_LHS_ROWS: usize = 8;
@@ -595,6 +599,8 @@ pub(crate) struct RawTile<L, R, A: 'static = i32, E = A> {
     /// ones: every `LHS_ROWS · a_stride`, `groups · KG · LHS_ROWS` elements.
     pub(crate) a: *const L,
     pub(crate) a_stride: usize,
+    /// Tiles of as many rows each, one below the other.
+    pub(crate) tiles: usize,
     /// Steps of KG in K, of each segment.
     pub(crate) groups: usize,
     /// Valid for reads of `groups · KG · width` elements.
@@ -634,6 +640,7 @@ impl<L, R, A: 'static, E> RawTile<L, R, A, E> {
         RawTile {
             a: self.a,
             a_stride: self.a_stride,
+            tiles: self.tiles,
             groups: self.groups,
             b,
             segments: self.segments,
@@ -740,6 +747,14 @@ fn check_shapes<K: Microkernel, E>(
             && a.interleave == K::LHS_ROWS
             && (K::SEGMENTS || a.segments.list.len() == 1 && a.segments.most.a == 0)
     );
+    let mut tiles = 1;
+    if K::STACKS {
+        let height = K::ROWS[b.width / K::UNIT - 1];
+        if a.rows > height {
+            assert!(a.rows.is_multiple_of(height));
+            tiles = a.rows / height;
+        }
+    }
     let depth = a.segments.most.b.checked_add(a.depth);
     let elements = depth.and_then(|depth| depth.checked_mul(b.width));
     assert!(if K::SEGMENTS {
@@ -750,6 +765,7 @@ fn check_shapes<K: Microkernel, E>(
     RawTile {
         a: a.data.as_ptr(),
         a_stride: a.stride,
+        tiles,
         groups: a.depth / K::KG,
         b: b.data.as_ptr(),
         segments: a.segments.list.as_ptr(),

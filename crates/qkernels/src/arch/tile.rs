@@ -119,11 +119,13 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
             }
         }
         let mut next = t.ahead;
+        let steps = t.groups / chains;
+        let fetching = Fetching::new::<R>(steps);
         for s in 0..t.segment_count {
             let segment = *t.segments.add(s);
             let mut a = t.a.add(segment.a);
             let mut b = t.b.add(segment.b * I::LANES * V);
-            for steps in t.fetching::<R>(I::LANES * V, t.groups / chains) {
+            for steps in fetching.parts(t.c, t.c_stride, I::LANES * V, steps) {
                 for _ in 0..steps {
                     if I::AHEAD > 0 {
                         let ahead = b.cast::<u8>().wrapping_add(I::AHEAD);
@@ -161,24 +163,41 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
 /// Steps in K from which on a tile fetches its part of the output while it multiplies.
 const FETCH_FROM: usize = 128;
 
-impl<L, R, A: 'static, E> RawTile<L, R, A, E> {
-    /// `steps` in parts, before each of which a row of the output is asked of memory, so that the
-    /// stores do not wait for it: of all rows at once, the requests would wait for each other.
-    ///
-    /// On Zen 4 with AVX-512-VNNI about 1 % faster than asking for all rows at the start, from
-    /// 384×768×768 to 2048³; of few steps (256³) none is.
+/// A tile's steps in parts, before each of which a row of the output is asked of memory, so that the
+/// stores do not wait for it: of all rows at once, the requests would wait for each other.
+///
+/// On Zen 4 with AVX-512-VNNI about 1 % faster than asking for all rows at the start, from 384×768×768
+/// to 2048³; of few steps (256³) none is.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetching {
+    parts: usize,
+    each: usize,
+}
+
+impl Fetching {
+    /// For tiles of so many rows, and steps.
     #[inline(always)]
-    pub(crate) fn fetching<const ROWS: usize>(
-        &self,
+    pub(crate) fn new<const ROWS: usize>(steps: usize) -> Self {
+        if steps >= FETCH_FROM {
+            Fetching {
+                parts: ROWS,
+                each: steps / ROWS,
+            }
+        } else {
+            Fetching { parts: 0, each: 0 }
+        }
+    }
+
+    /// The parts of `steps`, no fewer than it was made for, of a tile of so many columns at `c`.
+    #[inline(always)]
+    pub(crate) fn parts<E>(
+        self,
+        c: *const E,
+        stride: usize,
         columns: usize,
         steps: usize,
     ) -> impl Iterator<Item = usize> {
-        let (parts, each) = if steps >= FETCH_FROM {
-            (ROWS, steps / ROWS)
-        } else {
-            (0, 0)
-        };
-        let (c, stride) = (self.c, self.c_stride);
+        let Fetching { parts, each } = self;
         (0..=parts).map(move |part| {
             if part == parts {
                 return steps - each * parts;

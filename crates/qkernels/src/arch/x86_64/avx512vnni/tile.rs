@@ -9,6 +9,7 @@ use core::arch::x86_64::*;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use super::Avx512Vnni;
+use crate::arch::tile::Fetching;
 use crate::arch::x86_64::is_amd;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
@@ -31,6 +32,7 @@ impl Microkernel for Avx512Vnni {
     const MASKS: bool = true;
     const PRODUCTS: bool = true;
     const SEGMENTS: bool = true;
+    const STACKS: bool = true;
     type Acc = i32;
     type Lhs = u8;
     type Rhs = i8;
@@ -69,17 +71,19 @@ impl Microkernel for Avx512Vnni {
         out: &mut TileMut<'_, i32>,
     ) {
         let raw = check_tile::<Self>(&a, &b, init, out);
+        let units = b.width() / Self::UNIT;
+        let rows = a.rows().min(Self::ROWS[units - 1]);
         let tile = match (b.ahead(), b.width(), a.shift()) {
-            (Some(_), Self::NR, false) => ASKING[0][a.rows() - 1],
-            (Some(_), Self::NR, true) => ASKING[1][a.rows() - 1],
-            (_, width, false) => PLAIN[width / Self::UNIT - 1][a.rows() - 1],
-            (_, width, true) => SHIFTING[width / Self::UNIT - 1][a.rows() - 1],
+            (Some(_), Self::NR, false) => ASKING[0][rows - 1],
+            (Some(_), Self::NR, true) => ASKING[1][rows - 1],
+            (_, _, false) => PLAIN[units - 1][rows - 1],
+            (_, _, true) => SHIFTING[units - 1][rows - 1],
         };
         let sums = Sums {
             last: last_mask(out.width(), b.width()),
         };
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
-        // the rows and the width by which the table is indexed.
+        // the width and the rows of a tile by which the table is indexed, as many tiles as there are.
         unsafe { tile(raw, sums) }
     }
 
@@ -99,7 +103,8 @@ impl Microkernel for Avx512Vnni {
         // Full tiles only: there are many shapes of others.
         let full = out.width() >= b.width() * steps.size();
         let asks = b.ahead().is_some();
-        let tile = match (full, a.shift(), b.width() / Self::UNIT, a.rows()) {
+        let units = b.width() / Self::UNIT;
+        let tile = match (full, a.shift(), units, a.rows().min(Self::ROWS[units - 1])) {
             (true, false, 4, 6) if asks => tile::<false, 2, 6, 4, 1, Scaled<'_>>,
             (true, true, 4, 6) if asks => tile::<true, 2, 6, 4, 1, Scaled<'_>>,
             (true, false, 1, 12) => tile::<false, 0, 12, 1, 1, Scaled<'_>>,
@@ -182,14 +187,22 @@ fn last_mask(cols: usize, width: usize) -> __mmask16 {
 trait Finish: Copy {
     type Elem;
 
-    /// Stores `V` vectors of sums of row `r`.
+    /// Whether every vector is stored as a whole.
+    fn whole(self) -> bool;
+
+    /// Stores `V` vectors of sums of row `r`; `WHOLE`: known to be stored as a whole.
     ///
     /// # Safety
     ///
     /// The instructions of the tier run, `out` is valid for reads and writes of `16 · V` elements
     /// (of the last sixteen, those that the value stores) and borrowed exclusively, and what the
     /// value holds of rows and columns covers them.
-    unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut Self::Elem);
+    unsafe fn row<const V: usize, const WHOLE: bool>(
+        self,
+        r: usize,
+        sums: [__m512i; V],
+        out: *mut Self::Elem,
+    );
 }
 
 /// Stores the sums.
@@ -203,13 +216,23 @@ impl Finish for Sums {
     type Elem = i32;
 
     #[inline(always)]
-    unsafe fn row<const V: usize>(self, _r: usize, sums: [__m512i; V], out: *mut i32) {
+    fn whole(self) -> bool {
+        self.last == u16::MAX
+    }
+
+    #[inline(always)]
+    unsafe fn row<const V: usize, const WHOLE: bool>(
+        self,
+        _r: usize,
+        sums: [__m512i; V],
+        out: *mut i32,
+    ) {
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: vector `v < V` of what the caller promised.
             unsafe {
                 let out = out.add(16 * v);
                 // A masked store is slower, so only where it is needed.
-                if v + 1 < V || self.last == u16::MAX {
+                if WHOLE || v + 1 < V || self.whole() {
                     _mm512_storeu_si512(out.cast(), sum);
                 } else {
                     _mm512_mask_storeu_epi32(out, self.last, sum);
@@ -235,7 +258,17 @@ impl Finish for Scaled<'_> {
     type Elem = u8;
 
     #[inline(always)]
-    unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut u8) {
+    fn whole(self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    unsafe fn row<const V: usize, const WHOLE: bool>(
+        self,
+        r: usize,
+        sums: [__m512i; V],
+        out: *mut u8,
+    ) {
         // SAFETY: a row of what the caller promised, and its `V` chunks of scales and biases.
         unsafe {
             let row = self.rows.map(|rows| *rows.get_unchecked(r));
@@ -444,8 +477,8 @@ static ASKING: [[Tile; 6]; 2] = [asking!(false), asking!(true)];
 ///
 /// # Safety
 ///
-/// The instructions run, the promises of [`RawTile`] hold for `R` rows and `16 · V` columns, and
-/// `finish` covers these rows and columns.
+/// The instructions run, the promises of [`RawTile`] hold for tiles of `R` rows and `16 · V` columns,
+/// and `finish` covers all of these rows and columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile<
     const X: bool,
@@ -458,99 +491,126 @@ unsafe fn tile<
     t: RawTile<u8, i8, i32, F::Elem>,
     finish: F,
 ) {
-    // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
-    // `v < V`, and in each segment `groups` groups of 4 bytes of A and `64 · V` bytes of B. Loads
-    // and stores are the unaligned ones.
+    let alike = t.init_stride == 0 && t.products.is_null() && t.rows_are_alike();
+    let plain = alike && finish.whole();
+    // The last group of all is multiplied while the sums leave.
+    let (groups, fewer) = (t.groups, usize::from(t.groups > 0));
+    let fetching = Fetching::new::<R>((groups - fewer) / S);
+    let (a_stride, c_stride, init) = (t.a_stride, t.c_stride, t.init);
+    let (mut lhs, mut c) = (t.a, t.c);
+    let mut ahead = t.ahead;
+    // SAFETY: every offset below stays inside what the caller promised: rows `r < R` of each tile,
+    // vectors `v < V`, and in each segment `groups` groups of 4 bytes of A and `64 · V` bytes of B.
+    // Loads and stores are the unaligned ones.
     unsafe {
         const { assert!(R <= 12, "the rows are unrolled by hand") };
-        let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
-        if let Some(products) = t.products.as_ref() {
-            let (init, columns) = (
-                vectors::<V>(t.init.cast()),
-                vectors::<V>(products.columns.as_ptr().cast()),
-            );
-            for (r, acc) in acc[0].iter_mut().enumerate() {
-                let row = _mm512_set1_epi32(*t.init_rows.add(r));
-                let factor = _mm512_set1_epi32(*products.rows.get_unchecked(r));
-                for (v, acc) in acc.iter_mut().enumerate() {
-                    let product = _mm512_mullo_epi32(factor, columns[v]);
-                    *acc = _mm512_add_epi32(_mm512_add_epi32(init[v], row), product);
-                }
-            }
-        } else if t.init_stride == 0 && t.rows_are_alike() {
-            // Registers renamed, where sums would take the pipes that multiply.
-            acc[0] = [vectors::<V>(t.init.cast()); R];
-        } else if t.init_stride == 0 {
-            let init = vectors::<V>(t.init.cast());
-            for (r, acc) in acc[0].iter_mut().enumerate() {
-                let row = _mm512_set1_epi32(*t.init_rows.add(r));
-                *acc = init.map(|init| _mm512_add_epi32(init, row));
-            }
-        } else {
-            for (r, acc) in acc[0].iter_mut().enumerate() {
-                *acc = vectors::<V>(t.init.add(r * t.init_stride).cast());
-            }
-        }
-        let (mut segment, mut left) = (t.segments, t.segment_count);
-        let (mut a, mut b);
-        let mut ahead = t.ahead;
-        loop {
-            a = t.a.add((*segment).a);
-            b = t.b.add((*segment).b * 16 * V);
-            left -= 1;
-            // The last group of all is multiplied while the sums leave.
-            let before = t.groups - usize::from(left == 0 && t.groups > 0);
-            for steps in t.fetching::<R>(16 * V, before / S) {
-                for _ in 0..steps {
-                    for line in 0..P {
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64 * line).cast());
-                    }
-                    ahead.at = ahead.at.wrapping_add(ahead.step);
-                    for acc in &mut acc {
-                        step::<X, R, V>(acc, a, t.a_stride, b);
-                        a = a.add(4);
-                        b = b.add(64 * V);
-                    }
-                }
-            }
-            for _ in 0..before % S {
-                step::<X, R, V>(&mut acc[0], a, t.a_stride, b);
-                a = a.add(4);
-                b = b.add(64 * V);
-            }
-            if left == 0 {
-                break;
-            }
-            segment = segment.add(1);
-        }
-        let last = if t.groups > 0 {
-            vectors::<V>(b)
-        } else {
-            [_mm512_setzero_si512(); V]
-        };
-        // Unrolled by hand: in a loop too long for the compiler to unroll, the sums would have to
-        // be in memory.
-        macro_rules! rows {
-            ($($r:literal)*) => {$(
-                if $r < R {
-                    let mut sums = acc[0][$r];
-                    if t.groups > 0 {
-                        row::<X, V>(&mut sums, a.add($r * t.a_stride), &last);
-                    }
-                    for acc in &acc[1..] {
-                        for (sum, more) in sums.iter_mut().zip(acc[$r]) {
-                            *sum = _mm512_add_epi32(*sum, more);
+        for index in 0..t.tiles {
+            let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
+            let (mut segment, mut left) = (t.segments, t.segment_count);
+            let (mut a, mut b);
+            loop {
+                a = lhs.add((*segment).a);
+                b = t.b.add((*segment).b * 16 * V);
+                left -= 1;
+                let before = groups - if left == 0 { fewer } else { 0 };
+                for steps in fetching.parts(c, c_stride, 16 * V, before / S) {
+                    for _ in 0..steps {
+                        for line in 0..P {
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64 * line).cast());
+                        }
+                        ahead.at = ahead.at.wrapping_add(ahead.step);
+                        for acc in &mut acc {
+                            step::<X, R, V>(acc, a, a_stride, b);
+                            a = a.add(4);
+                            b = b.add(64 * V);
                         }
                     }
-                    finish.row($r, sums, t.c.add($r * t.c_stride));
-                    // Keeps the compiler from collecting the stores at the end.
-                    compiler_fence(Ordering::SeqCst);
                 }
-            )*};
+                for _ in 0..before % S {
+                    step::<X, R, V>(&mut acc[0], a, a_stride, b);
+                    a = a.add(4);
+                    b = b.add(64 * V);
+                }
+                if left == 0 {
+                    break;
+                }
+                segment = segment.add(1);
+            }
+            let mut stride = a_stride;
+            if groups == 0 {
+                (a, b, stride) = (NOTHING.as_ptr().cast(), NOTHING.as_ptr().cast(), 0);
+            }
+            let last = vectors::<V>(b);
+            // Unrolled by hand: in a loop too long for the compiler to unroll, the sums would have
+            // to be in memory.
+            macro_rules! rows {
+                ($plain:literal: $($r:literal)*) => {$(
+                    if $r < R {
+                        let mut sums = acc[0][$r];
+                        row::<X, V>(&mut sums, a.add($r * stride), &last);
+                        for acc in &acc[1..] {
+                            for (sum, more) in sums.iter_mut().zip(acc[$r]) {
+                                *sum = _mm512_add_epi32(*sum, more);
+                            }
+                        }
+                        if $plain {
+                            for (sum, start) in sums.iter_mut().zip(vectors::<V>(init.cast())) {
+                                *sum = _mm512_add_epi32(*sum, start);
+                            }
+                        } else {
+                            start::<V, F::Elem>(&mut sums, &t, index * R + $r);
+                        }
+                        finish.row::<V, $plain>(index * R + $r, sums, c.add($r * c_stride));
+                        // Keeps the compiler from collecting the stores at the end.
+                        compiler_fence(Ordering::SeqCst);
+                    }
+                )*};
+            }
+            if plain {
+                rows!(true: 0 1 2 3 4 5 6 7 8 9 10 11);
+            } else {
+                rows!(false: 0 1 2 3 4 5 6 7 8 9 10 11);
+            }
+            // Nothing is read there before a tile is known to be.
+            lhs = lhs.wrapping_add(R * a_stride);
+            c = c.wrapping_add(R * c_stride);
         }
-        rows!(0 1 2 3 4 5 6 7 8 9 10 11);
     }
 }
+
+/// Adds to the sums of row `r` of all tiles what they start at.
+///
+/// # Safety
+///
+/// As [`tile`], for the row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn start<const V: usize, E>(sums: &mut [__m512i; V], t: &RawTile<u8, i8, i32, E>, r: usize) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let init = vectors::<V>(t.init.add(r * t.init_stride).cast());
+        for (sum, init) in sums.iter_mut().zip(init) {
+            *sum = _mm512_add_epi32(*sum, init);
+        }
+        if t.init_stride != 0 {
+            return;
+        }
+        let row = _mm512_set1_epi32(*t.init_rows.add(r));
+        for sum in sums.iter_mut() {
+            *sum = _mm512_add_epi32(*sum, row);
+        }
+        if let Some(products) = t.products.as_ref() {
+            let factor = _mm512_set1_epi32(*products.rows.get_unchecked(r));
+            let columns = vectors::<V>(products.columns.as_ptr().cast());
+            for (sum, column) in sums.iter_mut().zip(columns) {
+                *sum = _mm512_add_epi32(*sum, _mm512_mullo_epi32(factor, column));
+            }
+        }
+    }
+}
+
+/// A group where there is none: zeros that change no sum.
+static NOTHING: [u64; 32] = [0; 32];
 
 /// `V` vectors that follow each other.
 ///

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::Narrow;
-use crate::arch::tile::table;
+use crate::arch::tile::{Fetching, table};
 use crate::arch::x86_64::avx2::Avx2;
 use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
 use crate::{Arithmetic, Operand};
@@ -112,7 +112,9 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
             let segment = *t.segments.add(s);
             let (a, b) = (t.a.add(segment.a), t.b.add(segment.b * 8 * V));
             let mut g = 0;
-            for pairs in t.fetching::<R>(8 * V, t.groups / 2) {
+            let pairs = t.groups / 2;
+            let fetching = Fetching::new::<R>(pairs);
+            for pairs in fetching.parts(t.c, t.c_stride, 8 * V, pairs) {
                 for _ in 0..pairs {
                     let (a, b) = (a.add(2 * g), b.add(16 * V * g));
                     late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
