@@ -288,19 +288,19 @@ pub fn conv2d<A: Lhs>(
         // Zero points and biases were checked for all groups, against the depth without padding.
         let b_ref = b.as_ref();
         let call = Call::new_with_sums_checked(a, b_ref, zp, &epilogue, target, threads)?;
-        run(weights.direct(&call, g), call, ws)?;
+        run(weights.direct(&call, g), &call, ws)?;
     }
     Ok(())
 }
 
 /// Runs one group, directly where its kernel can.
-fn run(direct: Option<Direct<'_>>, call: Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
-    let Operands { a, b, .. } = call.operands;
+fn run(direct: Option<Direct<'_>>, call: &Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
+    let Operands { a, b, .. } = &call.operands;
     let run = RunConv {
         direct,
         run: Run { call, ws },
     };
-    with_byte_kernel_for(&b, a.rows(), run)
+    with_byte_kernel_for(b, a.rows(), run)
 }
 
 /// Checks everything that concerns all groups, so that no group is written when another cannot

@@ -29,7 +29,7 @@ use crate::driver::{Columns, Operands, SetColumns, Sink};
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, Segment, Segments};
-use crate::kernel::{TileMut, lhs_shift};
+use crate::kernel::{L1_PANEL, TileMut, lhs_shift, stacked_rows};
 use crate::out::{Out, Rows};
 use crate::pack::Panels;
 use crate::patches::Patches;
@@ -181,6 +181,20 @@ struct View<'a, L> {
 struct Panel<'a, R> {
     b: RhsPanel<'a, R>,
     cols: Range<usize>,
+}
+
+impl<R> Panel<'_, R> {
+    /// Whether the output has all columns of the panel.
+    #[inline(always)]
+    fn full(&self) -> bool {
+        self.b.width() == self.cols.len()
+    }
+
+    /// Whether sums can leave without the tile buffer.
+    #[inline(always)]
+    fn whole<K: Microkernel>(&self) -> bool {
+        self.full() || K::MASKS
+    }
 }
 
 impl<K: Microkernel> Task for Share<'_, K> {
@@ -406,28 +420,37 @@ impl<K: Microkernel> Share<'_, K> {
         let out = view.out + ys.outputs.start * x.output + xs.outputs.start;
         let height = K::ROWS[panel.b.width() / K::UNIT - 1];
         let length = inner.0.outputs.len();
-        let tiles = length.div_ceil(height);
+        let stacks = K::STACKS && panel.whole::<K>() && sink.stacks(panel.full(), false);
+        let far = size_of_val(panel.b.data()) > L1_PANEL;
         // Steps of a single pixel may be anything; where several are read, nothing wraps.
         let stride = inner.1.stride.wrapping_mul(inner.2);
         let line = outer.1.stride.wrapping_mul(outer.2);
         for o in 0..outer.0.outputs.len() {
             let from = first.wrapping_add(o.wrapping_mul(line));
             let to = out + o * outer.3;
-            for t in 0..tiles {
-                let part = part(length, tiles, t);
+            let mut start = 0;
+            while start < length {
+                let left = length - start;
+                let count = if stacks {
+                    stacked_rows(left, height, far)
+                } else {
+                    // Tiles of nearly equal height.
+                    left.div_ceil(left.div_ceil(height))
+                };
                 let a = match segments {
                     Some(segments) => {
-                        let data = &data[from + part.start * stride..];
-                        LhsTile::in_segments(data, part.len(), stride, segments, depth)
+                        let data = &data[from + start * stride..];
+                        LhsTile::in_segments(data, count, stride, segments, depth)
                     }
-                    None => LhsTile::new(&data[..0], part.len(), 0, 0),
+                    None => LhsTile::new(&data[..0], count, 0, 0),
                 };
                 let rows = Rows {
-                    first: to + part.start * inner.3,
+                    first: to + start * inner.3,
                     step: inner.3,
-                    count: part.len(),
+                    count,
                 };
                 self.tile(sink, a.with_shift(view.shift), rows, panel, init, acc);
+                start += count;
             }
         }
     }
@@ -522,8 +545,7 @@ impl<K: Microkernel> Share<'_, K> {
             scale: &self.columns.scale[cols.start..],
             bias: self.columns.bias.map(|bias| &bias[cols.start..]),
         };
-        let whole = b.width() == cols.len() || K::MASKS;
-        if whole && sink.straight((a, b), Some(init), true, scaling, rows, cols) {
+        if panel.whole::<K>() && sink.straight((a, b), Some(init), true, scaling, rows, cols) {
             return;
         }
         let stride = self.plan.plan.acc_stride;

@@ -16,10 +16,12 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use crate::arch::l2_bytes;
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{
-    Acc, Ahead, Init, LhsTile, MAX_ROWS, Microkernel, Products, RhsPanel, Scaling, TileMut,
+    Acc, Ahead, Init, L1_PANEL, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut,
+    stacked_rows,
 };
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
@@ -30,8 +32,18 @@ use crate::workspace::Line;
 use crate::{Epilogue, Scale, Threads, ZeroPoint, ZeroPoints};
 
 /// Bytes of packed B from which on the next panel is asked for while one is multiplied: fewer may well
-/// be in L2. (Tests are of small products.)
-const FAR_BYTES: usize = if cfg!(test) { 1 } else { 512 << 10 };
+/// be in L2, of which much else takes a part unless one tile is all.
+fn far_bytes(tiles: usize) -> usize {
+    const FAR_BYTES: usize = 512 << 10;
+    if cfg!(test) {
+        // Tests are of small products.
+        1
+    } else if tiles == 1 {
+        FAR_BYTES.max(l2_bytes() / 2 * 3)
+    } else {
+        FAR_BYTES
+    }
+}
 
 /// The operands of a call, all shapes checked against each other.
 #[derive(Clone, Copy)]
@@ -110,9 +122,9 @@ pub(crate) struct Columns<'a, A> {
 /// lines.
 pub(crate) fn run<K: Microkernel>(
     tier: K::Home,
-    operands: Operands<'_>,
+    operands: &Operands<'_>,
     packed: &[K::Rhs],
-    Target { out, steps, .. }: Target<'_>,
+    &Target { out, steps, .. }: &Target<'_>,
     plan: &Plan,
     mem: &mut [Line],
     threads: Threads<'_>,
@@ -120,7 +132,7 @@ pub(crate) fn run<K: Microkernel>(
     let (columns, shares) = mem.split_at_mut(plan.column_lines);
     let columns = tier.enter(SetColumns::<K> {
         scaled: !matches!(steps, Steps::Sums),
-        operands: &operands,
+        operands,
         plan,
         mem: columns,
         kernel: PhantomData,
@@ -135,7 +147,7 @@ pub(crate) fn run<K: Microkernel>(
         // Shares are disjoint: no two have both a row and a panel in common.
         tier.enter(Share::<K> {
             plan,
-            operands: &operands,
+            operands,
             packed,
             columns: &columns,
             store: &store,
@@ -416,7 +428,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         // The next panel lies behind this one: every tile asks for its part of it.
         let tiles = rows.len().div_ceil(height);
         let next = self.packed.get(at + depth * width..).unwrap_or_default();
-        let far = K::asks() && size_of_val(self.packed) >= FAR_BYTES;
+        let far = K::asks() && size_of_val(self.packed) >= far_bytes(tiles);
         let far = far && !next.is_empty() && tiles > 0;
         let mut ahead = far.then(|| Ahead {
             at: next.as_ptr().cast(),
@@ -424,18 +436,17 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         });
 
         // Where sums need no buffer, one call multiplies several tiles.
-        let stacks = K::STACKS && whole && !(STARTED || cut || self.one_place);
-        let most = if stacks && sink.stacks(width == cols.len()) {
-            MAX_ROWS / height * height
-        } else {
-            height
-        };
+        let stacks = K::STACKS && whole && !(STARTED || self.one_place);
+        let stacks = stacks && sink.stacks(width == cols.len(), cut);
+        let far = size_of_val(b.data()) > L1_PANEL;
         let (mut start, mut index) = (rows.start, 0);
         while start < rows.end {
-            let mut count = most.min(rows.end - start);
-            if count > height {
-                count -= count % height;
-            }
+            let left = rows.end - start;
+            let mut count = if stacks {
+                stacked_rows(left, height, far)
+            } else {
+                left.min(height)
+            };
             let first = start - rows.start;
             let stride = self.plan.acc_stride;
             // The tile buffer holds the rows of a block, or this tile and the next.
@@ -563,13 +574,13 @@ pub(crate) struct Sink<'a, T, K> {
 }
 
 impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
-    /// Whether [`straight`](Self::straight) multiplies tiles of all K in stacks, of panels that
-    /// the output fills or not.
-    fn stacks(&self, full: bool) -> bool {
+    /// Whether [`straight`](Self::straight) multiplies tiles in stacks: of panels that the output
+    /// fills or not, over K that is cut or not.
+    pub(crate) fn stacks(&self, full: bool, cut: bool) -> bool {
         match self.store.steps {
             Steps::Sums => true,
             Steps::Bf16 { .. } => false,
-            _ => full && self.store.by_steps(self.store.row_scale),
+            _ => K::FINISHES && full && !cut && self.store.by_steps(self.store.row_scale),
         }
     }
 

@@ -66,17 +66,15 @@ pub fn gemm<'b, A: Operand>(
     threads: Threads<'_>,
 ) -> Result<(), KernelError> {
     let target = Target::new(out, epilogue);
-    run(
-        Call::new(source(a), b.into(), zp, epilogue, target, threads)?,
-        ws,
-    )
+    let call = Call::new(source(a), b.into(), zp, epilogue, target, threads)?;
+    run(&call, ws)
 }
 
 /// Runs a call on the kernel for it. Not generic, as all functions from which kernels are reached:
 /// so they are compiled in this crate, once.
-fn run(call: Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
-    let Operands { a, b, .. } = call.operands;
-    with_kernel_for(&b, a.rows(), Run { call, ws })
+fn run(call: &Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
+    let Operands { a, b, .. } = &call.operands;
+    with_kernel_for(b, a.rows(), Run { call, ws })
 }
 
 /// Where results go, and how they are stored.
@@ -118,6 +116,7 @@ pub(crate) struct Call<'c> {
 }
 
 impl<'c> Call<'c> {
+    #[inline]
     pub(crate) fn new(
         a: Source<'c>,
         b: PackedRef<'c>,
@@ -133,6 +132,7 @@ impl<'c> Call<'c> {
 
     /// As [`new`](Self::new), for zero points and a bias that were checked: of fewer products, say,
     /// where part of K is padding.
+    #[inline(always)]
     pub(crate) fn new_with_sums_checked(
         a: Source<'c>,
         b: PackedRef<'c>,
@@ -172,7 +172,7 @@ impl<'c> Call<'c> {
 
     /// Runs it on a kernel, with memory that the plan asks for.
     pub(crate) fn run<K: Microkernel>(
-        self,
+        &self,
         tier: K::Home,
         plan: &Plan,
         mem: &mut [Line],
@@ -183,25 +183,25 @@ impl<'c> Call<'c> {
             threads,
         } = self;
         let packed = operands.b.elements::<K>()?;
-        driver::run::<K>(tier, operands, packed, target, plan, mem, threads);
+        driver::run::<K>(tier, operands, packed, target, plan, mem, *threads);
         Ok(())
     }
 
     /// Runs it as a direct convolution.
     pub(crate) fn convolve<K: Microkernel>(
-        self,
+        &self,
         tier: K::Home,
         direct: Direct<'_>,
         plan: &DirectPlan,
         mem: &mut [Line],
     ) -> Result<(), KernelError> {
-        let packed = self.operands.b.elements::<K>()?;
         let Call {
             operands,
             target,
             threads,
         } = self;
-        direct.run::<K>(tier, &operands, packed, target, plan, mem, threads);
+        let packed = operands.b.elements::<K>()?;
+        direct.run::<K>(tier, operands, packed, *target, plan, mem, *threads);
         Ok(())
     }
 
@@ -260,7 +260,8 @@ pub(crate) fn check_sums(
 
 /// Runs a call with memory of a workspace.
 pub(crate) struct Run<'c, 'w> {
-    pub(crate) call: Call<'c>,
+    /// By reference: to hand on what it holds takes as long as a small product.
+    pub(crate) call: &'w Call<'c>,
     pub(crate) ws: &'w mut Workspace,
 }
 

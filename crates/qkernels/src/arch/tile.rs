@@ -96,11 +96,12 @@ const fn chains<I: Lanes>(sums: usize) -> usize {
     }
 }
 
-/// A tile of `R` rows by `V` vectors; `X`: A is shifted when it is read.
+/// Tiles of `R` rows by `V` vectors; `X`: A is shifted when it is read.
 ///
 /// # Safety
 ///
-/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `LANES · V` columns.
+/// The instructions run, and the promises of [`RawTile`] hold for tiles of `R` rows and `LANES · V`
+/// columns.
 #[inline(always)]
 pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usize>(
     t: RawTile<I::Lhs, I::Rhs, I::Acc>,
@@ -108,54 +109,64 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
     let chains = const { chains::<I>(R * V) };
     let zeros = [I::Acc::default(); MAX_LANES];
     const { assert!(I::LANES <= MAX_LANES) };
-    // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
-    // `v < V`, groups `g < groups`. Loads and stores take any address.
+    let steps = t.groups / chains;
+    let fetching = Fetching::new::<R>(steps);
+    let mut next = t.ahead;
+    let (mut lhs, mut c) = (t.a, t.c);
+    // SAFETY: every offset below stays inside what the caller promised: rows `r < R` of each tile,
+    // vectors `v < V`, groups `g < groups`. Loads and stores take any address.
     unsafe {
-        let mut acc = [[[I::load(zeros.as_ptr()); V]; R]; CHAINS];
-        for (r, acc) in acc[0].iter_mut().enumerate() {
-            for (v, acc) in acc.iter_mut().enumerate() {
-                let start = I::load(t.init.add(r * t.init_stride + I::LANES * v));
-                *acc = I::add(start, *t.init_rows.add(r));
-            }
-        }
-        let mut next = t.ahead;
-        let steps = t.groups / chains;
-        let fetching = Fetching::new::<R>(steps);
-        for s in 0..t.segment_count {
-            let segment = *t.segments.add(s);
-            let mut a = t.a.add(segment.a);
-            let mut b = t.b.add(segment.b * I::LANES * V);
-            for steps in fetching.parts(t.c, t.c_stride, I::LANES * V, steps) {
-                for _ in 0..steps {
-                    if I::AHEAD > 0 {
-                        let ahead = b.cast::<u8>().wrapping_add(I::AHEAD);
-                        prefetch(ahead, chains * I::LANES * I::KG * V * size_of::<I::Rhs>());
-                    }
-                    if I::ASKS {
-                        prefetch(next.at, 1);
-                        next.at = next.at.wrapping_add(chains * next.step);
-                    }
-                    for acc in &mut acc[..chains] {
-                        step::<I, X, R, V>(acc, a, t.a_stride, b);
-                        a = a.add(I::KG);
-                        b = b.add(I::LANES * I::KG * V);
+        for index in 0..t.tiles {
+            let first = index * R;
+            let mut acc = [[[I::load(zeros.as_ptr()); V]; R]; CHAINS];
+            // Sums of floats start at zero, or go on from memory.
+            if I::Acc::INTEGER || t.init_stride != 0 {
+                for (r, acc) in acc[0].iter_mut().enumerate() {
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        let init = t.init.add((first + r) * t.init_stride + I::LANES * v);
+                        *acc = I::add(I::load(init), *t.init_rows.add(first + r));
                     }
                 }
             }
-            for _ in 0..t.groups % chains {
-                step::<I, X, R, V>(&mut acc[0], a, t.a_stride, b);
-                a = a.add(I::KG);
-                b = b.add(I::LANES * I::KG * V);
-            }
-        }
-        for r in 0..R {
-            for v in 0..V {
-                let mut sums = acc[0][r][v];
-                for more in &acc[1..chains] {
-                    sums = I::join(sums, more[r][v]);
+            for s in 0..t.segment_count {
+                let segment = *t.segments.add(s);
+                let mut a = lhs.add(segment.a);
+                let mut b = t.b.add(segment.b * I::LANES * V);
+                for steps in fetching.parts(c, t.c_stride, I::LANES * V, steps) {
+                    for _ in 0..steps {
+                        if I::AHEAD > 0 {
+                            let ahead = b.cast::<u8>().wrapping_add(I::AHEAD);
+                            prefetch(ahead, chains * I::LANES * I::KG * V * size_of::<I::Rhs>());
+                        }
+                        if I::ASKS {
+                            prefetch(next.at, 1);
+                            next.at = next.at.wrapping_add(chains * next.step);
+                        }
+                        for acc in &mut acc[..chains] {
+                            step::<I, X, R, V>(acc, a, t.a_stride, b);
+                            a = a.add(I::KG);
+                            b = b.add(I::LANES * I::KG * V);
+                        }
+                    }
                 }
-                I::store(t.c.add(r * t.c_stride + I::LANES * v), sums);
+                for _ in 0..t.groups % chains {
+                    step::<I, X, R, V>(&mut acc[0], a, t.a_stride, b);
+                    a = a.add(I::KG);
+                    b = b.add(I::LANES * I::KG * V);
+                }
             }
+            for r in 0..R {
+                for v in 0..V {
+                    let mut sums = acc[0][r][v];
+                    for more in &acc[1..chains] {
+                        sums = I::join(sums, more[r][v]);
+                    }
+                    I::store(c.add(r * t.c_stride + I::LANES * v), sums);
+                }
+            }
+            // Nothing is read there before a tile is known to be.
+            lhs = lhs.wrapping_add(R * t.a_stride);
+            c = c.wrapping_add(R * t.c_stride);
         }
     }
 }
@@ -299,6 +310,7 @@ macro_rules! kernel {
                 const SIGNED_LHS_SHIFT: i32 = $shift;
                 const SHIFTS: bool = $shift != 0;
                 const SEGMENTS: bool = true;
+                const STACKS: bool = true;
                 type Acc = <$lanes as Lanes>::Acc;
                 type Lhs = <$lanes as Lanes>::Lhs;
                 type Rhs = <$lanes as Lanes>::Rhs;
@@ -328,10 +340,12 @@ macro_rules! kernel {
                 ) {
                     let raw = $crate::kernel::check_tile::<Self>(&a, &b, init, out);
                     let tiles = if a.shift() { SHIFTING } else { PLAIN };
-                    let tile = tiles[b.width() / Self::UNIT - 1][a.rows() - 1];
+                    let units = b.width() / Self::UNIT;
+                    let rows = a.rows().min(Self::ROWS[units - 1]);
+                    let tile = tiles[units - 1][rows - 1];
                     // SAFETY: the token that `self` was made from proves the instructions, and
-                    // `check_tile` keeps the promises of `raw` for the rows and the width by which
-                    // the table is indexed.
+                    // `check_tile` keeps the promises of `raw` for the width and the rows of a tile
+                    // by which the table is indexed, as many tiles as there are.
                     unsafe { tile(raw) }
                 }
             }

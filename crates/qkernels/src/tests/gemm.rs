@@ -472,7 +472,7 @@ pub(crate) fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how:
         let target = Target::new(out, &epilogue);
         let call = Call::new(source(view), b, zp, &epilogue, target, case.threads).unwrap();
         let ws = &mut ws;
-        runner.run(how, Run { call, ws }).unwrap();
+        runner.run(how, Run { call: &call, ws }).unwrap();
     };
     macro_rules! compare {
         ($elem:ty, $mark:expr, $out:expr, $bits:expr) => {{

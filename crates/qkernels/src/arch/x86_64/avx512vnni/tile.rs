@@ -33,6 +33,7 @@ impl Microkernel for Avx512Vnni {
     const PRODUCTS: bool = true;
     const SEGMENTS: bool = true;
     const STACKS: bool = true;
+    const FINISHES: bool = true;
     type Acc = i32;
     type Lhs = u8;
     type Rhs = i8;
@@ -390,18 +391,19 @@ unsafe fn put<const V: usize, const PART: bool>(
 type Tile = unsafe fn(RawTile<u8, i8>, Sums);
 
 /// Tiles by units of width, then by rows. The last number of a tile is how many chains of sums it
-/// has in K: one of fewer than four sums alone would wait for the latency of the instruction.
+/// has in K: ten sums are under way at once on Intel (two pipes, five cycles), four on Zen 4, and
+/// fewer would wait for each other.
 macro_rules! tiles {
     ($shift:literal) => {
         [
             &[
                 tile::<$shift, 0, 1, 1, 4, Sums>,
-                tile::<$shift, 0, 2, 1, 2, Sums>,
-                tile::<$shift, 0, 3, 1, 2, Sums>,
-                tile::<$shift, 0, 4, 1, 1, Sums>,
-                tile::<$shift, 0, 5, 1, 1, Sums>,
-                tile::<$shift, 0, 6, 1, 1, Sums>,
-                tile::<$shift, 0, 7, 1, 1, Sums>,
+                tile::<$shift, 0, 2, 1, 4, Sums>,
+                tile::<$shift, 0, 3, 1, 4, Sums>,
+                tile::<$shift, 0, 4, 1, 2, Sums>,
+                tile::<$shift, 0, 5, 1, 2, Sums>,
+                tile::<$shift, 0, 6, 1, 2, Sums>,
+                tile::<$shift, 0, 7, 1, 2, Sums>,
                 tile::<$shift, 0, 8, 1, 1, Sums>,
                 tile::<$shift, 0, 9, 1, 1, Sums>,
                 tile::<$shift, 0, 10, 1, 1, Sums>,
@@ -409,10 +411,10 @@ macro_rules! tiles {
                 tile::<$shift, 0, 12, 1, 1, Sums>,
             ],
             &[
-                tile::<$shift, 0, 1, 2, 2, Sums>,
-                tile::<$shift, 0, 2, 2, 1, Sums>,
-                tile::<$shift, 0, 3, 2, 1, Sums>,
-                tile::<$shift, 0, 4, 2, 1, Sums>,
+                tile::<$shift, 0, 1, 2, 4, Sums>,
+                tile::<$shift, 0, 2, 2, 3, Sums>,
+                tile::<$shift, 0, 3, 2, 2, Sums>,
+                tile::<$shift, 0, 4, 2, 2, Sums>,
                 tile::<$shift, 0, 5, 2, 1, Sums>,
                 tile::<$shift, 0, 6, 2, 1, Sums>,
                 tile::<$shift, 0, 7, 2, 1, Sums>,
@@ -423,8 +425,8 @@ macro_rules! tiles {
                 tile::<$shift, 0, 12, 2, 1, Sums>,
             ],
             &[
-                tile::<$shift, 0, 1, 3, 2, Sums>,
-                tile::<$shift, 0, 2, 3, 1, Sums>,
+                tile::<$shift, 0, 1, 3, 4, Sums>,
+                tile::<$shift, 0, 2, 3, 2, Sums>,
                 tile::<$shift, 0, 3, 3, 1, Sums>,
                 tile::<$shift, 0, 4, 3, 1, Sums>,
                 tile::<$shift, 0, 5, 3, 1, Sums>,
@@ -433,8 +435,8 @@ macro_rules! tiles {
                 tile::<$shift, 0, 8, 3, 1, Sums>,
             ],
             &[
-                tile::<$shift, 0, 1, 4, 1, Sums>,
-                tile::<$shift, 0, 2, 4, 1, Sums>,
+                tile::<$shift, 0, 1, 4, 2, Sums>,
+                tile::<$shift, 0, 2, 4, 2, Sums>,
                 tile::<$shift, 0, 3, 4, 1, Sums>,
                 tile::<$shift, 0, 4, 4, 1, Sums>,
                 tile::<$shift, 0, 5, 4, 1, Sums>,
@@ -456,8 +458,8 @@ static SHIFTING: [&[Tile]; 4] = tiles!(true);
 macro_rules! asking {
     ($shift:literal) => {
         [
-            tile::<$shift, 4, 1, 4, 1, Sums>,
-            tile::<$shift, 4, 2, 4, 1, Sums>,
+            tile::<$shift, 4, 1, 4, 2, Sums>,
+            tile::<$shift, 4, 2, 4, 2, Sums>,
             tile::<$shift, 4, 3, 4, 1, Sums>,
             tile::<$shift, 4, 4, 4, 1, Sums>,
             tile::<$shift, 4, 5, 4, 1, Sums>,
@@ -515,10 +517,10 @@ unsafe fn tile<
                 let before = groups - if left == 0 { fewer } else { 0 };
                 for steps in fetching.parts(c, c_stride, 16 * V, before / S) {
                     for _ in 0..steps {
-                        for line in 0..P {
+                        for line in 0..P * S {
                             _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64 * line).cast());
                         }
-                        ahead.at = ahead.at.wrapping_add(ahead.step);
+                        ahead.at = ahead.at.wrapping_add(S * ahead.step);
                         for acc in &mut acc {
                             step::<X, R, V>(acc, a, a_stride, b);
                             a = a.add(4);

@@ -42,6 +42,7 @@ impl<N: Narrow> Microkernel for Widened<N> {
     const SHIFTS: bool = false;
     const UNPACKED: usize = size_of::<f32>();
     const SEGMENTS: bool = true;
+    const STACKS: bool = true;
     type Acc = f32;
     type Lhs = f32;
     type Rhs = u16;
@@ -113,10 +114,11 @@ impl<N: Narrow> Microkernel for Widened<N> {
         };
         assert!(wide.len() == b.data().len() * Self::UNPACKED);
         let raw = check_tile::<Self>(&a, &b, init, out).with_rhs(wide.as_ptr().cast::<f32>());
-        let tile = WIDE[b.width() / Self::UNIT - 1][a.rows() - 1];
+        let units = b.width() / Self::UNIT;
+        let tile = WIDE[units - 1][a.rows().min(Self::ROWS[units - 1]) - 1];
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
-        // the rows and the width by which the table is indexed; the f32 are as many as the
-        // elements of the panel.
+        // the width and the rows of a tile by which the table is indexed, as many tiles as there
+        // are; the f32 are as many as the elements of the panel.
         unsafe { tile(raw) }
     }
 }
