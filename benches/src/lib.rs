@@ -17,6 +17,7 @@
 //! | [`plot`] | results as pictures: a roofline and bars |
 //! | [`claims`] | what the kernels claim, and whether a run bears it out |
 //! | [`baseline`] | which results became slower |
+//! | [`memory`] | where the memory of all of them starts |
 //! | [`environment`] | what libraries must find in the environment before they are loaded |
 //! | [`machine`] | which processor, which caches, which threads |
 //!

@@ -19,29 +19,28 @@ use core::ops::Range;
 use crate::arch::l2_bytes;
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
-use crate::kernel::{
-    Acc, Ahead, Init, L1_PANEL, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut,
-    stacked_rows,
-};
+use crate::kernel::{Acc, Ahead, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut};
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
-use crate::plan::{COLUMN_ARRAYS, Plan};
+use crate::plan::{COLUMN_ARRAYS, L1_PANEL, Plan, stacked_rows};
 use crate::source::{Copy, Source};
 use crate::store::{Steps, Store, Tile, store_tile};
 use crate::workspace::Line;
 use crate::{Epilogue, Scale, Threads, ZeroPoint, ZeroPoints};
 
-/// Bytes of packed B from which on the next panel is asked for while one is multiplied: fewer may well
-/// be in L2, of which much else takes a part unless one tile is all.
-fn far_bytes(tiles: usize) -> usize {
-    const FAR_BYTES: usize = 512 << 10;
-    if cfg!(test) {
+/// Bytes of packed B from which on the next panel is asked for while one is multiplied by so many rows
+/// in so many tiles; none where that is never.
+///
+/// Of several tiles other data takes a part of L2. One tile alone reads B once: where L2 holds a part
+/// of B, asking for it costs up to half the speed, and one or two rows read as fast without from
+/// everywhere (Emerald Rapids; four rows from memory two thirds as fast).
+fn far_bytes(rows: usize, tiles: usize) -> Option<usize> {
+    match (rows, tiles) {
+        (..=2, _) => None,
         // Tests are of small products.
-        1
-    } else if tiles == 1 {
-        FAR_BYTES.max(l2_bytes() / 2 * 3)
-    } else {
-        FAR_BYTES
+        _ if cfg!(test) => Some(1),
+        (_, 1) => Some(3 * l2_bytes()),
+        _ => Some(512 << 10),
     }
 }
 
@@ -428,9 +427,9 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         // The next panel lies behind this one: every tile asks for its part of it.
         let tiles = rows.len().div_ceil(height);
         let next = self.packed.get(at + depth * width..).unwrap_or_default();
-        let far = K::asks() && size_of_val(self.packed) >= far_bytes(tiles);
-        let far = far && !next.is_empty() && tiles > 0;
-        let mut ahead = far.then(|| Ahead {
+        let size = size_of_val(self.packed);
+        let asks = K::asks() && far_bytes(rows.len(), tiles).is_some_and(|least| size >= least);
+        let mut ahead = (asks && !next.is_empty()).then(|| Ahead {
             at: next.as_ptr().cast(),
             step: width * K::KG * size_of::<K::Rhs>() / tiles,
         });

@@ -586,36 +586,7 @@ impl<'a, E> TileMut<'a, E> {
 }
 
 /// The most rows that a tile has, or tiles below each other.
-const MAX_ROWS: usize = 256;
-
-/// Bytes of a panel of B that stay in L1 while tile after tile meets them.
-pub(crate) const L1_PANEL: usize = 24 << 10;
-
-/// The rows of the next call of a kernel that [stacks](Microkernel::STACKS) tiles, of so many that are
-/// left: whole tiles, or less than one. Of a panel that is `far`, read from L2 again for each tile, few
-/// rows alone would wait for it, so the last two or three tiles are of nearly equal height then.
-#[inline(always)]
-pub(crate) fn stacked_rows(left: usize, height: usize, far: bool) -> usize {
-    if left < height {
-        return left;
-    }
-    let rows = left.min(MAX_ROWS);
-    let rest = rows % height;
-    let whole = rows - rest;
-    if !far || rows < left || rest == 0 || 2 * rest >= height {
-        return whole;
-    }
-    let shortened = if 4 * rest < height {
-        2 * height
-    } else {
-        height
-    };
-    if whole > shortened {
-        whole - shortened
-    } else {
-        left.div_ceil(left.div_ceil(height))
-    }
-}
+pub(crate) const MAX_ROWS: usize = 256;
 
 /// The most rows that lie interleaved.
 pub(crate) const MAX_LHS_ROWS: usize = 8;
@@ -812,29 +783,5 @@ fn check_shapes<K: Microkernel, E>(
         products: core::ptr::null(),
         c: out.ptr,
         c_stride: out.stride,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stacks_are_whole_tiles_or_less_than_one() {
-        for (height, far) in (1..=12).flat_map(|height| [(height, false), (height, true)]) {
-            for rows in 1..2 * MAX_ROWS {
-                let (mut left, mut calls) = (rows, 0);
-                while left > 0 {
-                    let count = stacked_rows(left, height, far);
-                    assert!(count <= left.min(MAX_ROWS));
-                    assert!(count <= height || count.is_multiple_of(height));
-                    let few = far && 2 * count < height && rows > height;
-                    assert!(!few, "{rows} by {height}: {count}");
-                    left -= count;
-                    calls += 1;
-                }
-                assert!(calls <= rows / (MAX_ROWS - height) + 4);
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use crate::arch::l2_bytes;
-use crate::kernel::{Acc, Microkernel};
+use crate::kernel::{Acc, MAX_ROWS, Microkernel};
 use crate::pack::Panels;
 use crate::workspace::Line;
 
@@ -220,6 +220,39 @@ pub(crate) fn split(rows: usize, panels: usize, work: usize, threads: usize) -> 
     best
 }
 
+/// Bytes of a panel of B that stay in L1 while tile after tile meets them.
+pub(crate) const L1_PANEL: usize = 24 << 10;
+
+/// The rows of the next call of a kernel that [stacks](Microkernel::STACKS) tiles, of so many that are
+/// left: whole tiles, or less than one. Of a panel that is `far`, read from L2 again for each tile, few
+/// rows alone would wait for it, so the last two or three tiles are of nearly equal height then.
+#[inline(always)]
+pub(crate) fn stacked_rows(left: usize, height: usize, far: bool) -> usize {
+    if left < height {
+        return left;
+    }
+    let rows = left.min(MAX_ROWS);
+    let rest = rows % height;
+    let whole = rows - rest;
+    if rows < left {
+        let few = far && left - whole < height;
+        return whole - if few { 2 * height } else { 0 };
+    }
+    if !far || rest == 0 || 2 * rest >= height {
+        return whole;
+    }
+    let shortened = if 4 * rest < height {
+        2 * height
+    } else {
+        height
+    };
+    if whole > shortened {
+        whole - shortened
+    } else {
+        left.div_ceil(left.div_ceil(height))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,5 +291,24 @@ mod tests {
     fn small_products_stay_single() {
         assert_eq!(split(49, 1, 49 * 576 * 64, 2), (1, 1));
         assert_eq!(split(0, 0, 0, 8), (1, 1));
+    }
+
+    #[test]
+    fn stacks_are_whole_tiles_or_less_than_one() {
+        for (height, far) in (1..=12).flat_map(|height| [(height, false), (height, true)]) {
+            for rows in 1..2 * MAX_ROWS {
+                let (mut left, mut calls) = (rows, 0);
+                while left > 0 {
+                    let count = stacked_rows(left, height, far);
+                    assert!(count <= left.min(MAX_ROWS));
+                    assert!(count <= height || count.is_multiple_of(height));
+                    let few = far && 2 * count < height && rows > height;
+                    assert!(!few, "{rows} by {height}: {count}");
+                    left -= count;
+                    calls += 1;
+                }
+                assert!(calls <= rows / (MAX_ROWS - height) + 4);
+            }
+        }
     }
 }

@@ -75,8 +75,8 @@ impl Microkernel for Avx512Vnni {
         let units = b.width() / Self::UNIT;
         let rows = a.rows().min(Self::ROWS[units - 1]);
         let tile = match (b.ahead(), b.width(), a.shift()) {
-            (Some(_), Self::NR, false) => ASKING[0][rows - 1],
-            (Some(_), Self::NR, true) => ASKING[1][rows - 1],
+            (Some(_), Self::NR, false) if rows >= LEAST_ASKING => ASKING[0][rows - LEAST_ASKING],
+            (Some(_), Self::NR, true) if rows >= LEAST_ASKING => ASKING[1][rows - LEAST_ASKING],
             (_, _, false) => PLAIN[units - 1][rows - 1],
             (_, _, true) => SHIFTING[units - 1][rows - 1],
         };
@@ -453,13 +453,14 @@ static PLAIN: [&[Tile]; 4] = tiles!(false);
 /// costs about 2 / N of the time); where it is not free, only narrow products use it.
 static SHIFTING: [&[Tile]; 4] = tiles!(true);
 
+/// The fewest rows of a tile that asks for the next panel.
+const LEAST_ASKING: usize = 3;
+
 /// Tiles of full panels that ask for the next one: of few rows for as many lines as a group has, since
 /// one tile asks for all of it, of others for two, in which the parts of two tiles or more end.
 macro_rules! asking {
     ($shift:literal) => {
         [
-            tile::<$shift, 4, 1, 4, 2, Sums>,
-            tile::<$shift, 4, 2, 4, 2, Sums>,
             tile::<$shift, 4, 3, 4, 1, Sums>,
             tile::<$shift, 4, 4, 4, 1, Sums>,
             tile::<$shift, 4, 5, 4, 1, Sums>,
@@ -468,7 +469,7 @@ macro_rules! asking {
     };
 }
 /// The same for either A.
-static ASKING: [[Tile; 6]; 2] = [asking!(false), asking!(true)];
+static ASKING: [[Tile; 4]; 2] = [asking!(false), asking!(true)];
 
 /// A tile of `R` rows by `V` vectors of 16 columns, in `S` chains; `X`: A is shifted when read; for each
 /// group, `P` lines of what comes next are asked for.
