@@ -420,7 +420,7 @@ impl<K: Microkernel> Share<'_, K> {
         let out = view.out + ys.outputs.start * x.output + xs.outputs.start;
         let height = K::ROWS[panel.b.width() / K::UNIT - 1];
         let length = inner.0.outputs.len();
-        let stacks = K::STACKS && panel.whole::<K>() && sink.stacks(panel.full(), false);
+        let stacks = K::STACKS && panel.whole::<K>() && sink.stacks(panel.full(), false, None);
         let far = size_of_val(panel.b.data()) > L1_PANEL;
         // Steps of a single pixel may be anything; where several are read, nothing wraps.
         let stride = inner.1.stride.wrapping_mul(inner.2);
@@ -522,7 +522,7 @@ impl<K: Microkernel> Share<'_, K> {
         }
     }
 
-    /// One tile, and its epilogue.
+    /// One tile or stack of tiles, and its epilogue.
     #[inline(always)]
     fn tile<T: Tier>(
         &self,

@@ -436,7 +436,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
 
         // Where sums need no buffer, one call multiplies several tiles.
         let stacks = K::STACKS && whole && !(STARTED || self.one_place);
-        let stacks = stacks && sink.stacks(width == cols.len(), cut);
+        let row_scale = sink.store.row_scale;
+        let stacks = stacks && sink.stacks(width == cols.len(), cut, row_scale);
         let far = size_of_val(b.data()) > L1_PANEL;
         let (mut start, mut index) = (rows.start, 0);
         while start < rows.end {
@@ -574,16 +575,16 @@ pub(crate) struct Sink<'a, T, K> {
 
 impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
     /// Whether [`straight`](Self::straight) multiplies tiles in stacks: of panels that the output
-    /// fills or not, over K that is cut or not.
-    pub(crate) fn stacks(&self, full: bool, cut: bool) -> bool {
+    /// fills or not, over K that is cut or not, with these scales of rows.
+    pub(crate) fn stacks(&self, full: bool, cut: bool, rows: Option<&[f32]>) -> bool {
         match self.store.steps {
             Steps::Sums => true,
             Steps::Bf16 { .. } => false,
-            _ => K::FINISHES && full && !cut && self.store.by_steps(self.store.row_scale),
+            _ => K::FINISHES && full && !cut && self.store.by_steps(rows),
         }
     }
 
-    /// Multiplies a tile straight into the output; `false`, and nothing done, where sums have to go
+    /// Multiplies a tile, or a stack of them, straight into the output; `false`, and nothing done, where sums have to go
     /// through memory. `last`: no more of K follows.
     ///
     /// The tile belongs to the caller's share alone.

@@ -679,7 +679,8 @@ pub(crate) fn check_tile<K: Microkernel>(
         }
         Some(init) => check_finished::<K, K::Acc>(a, b, init, out),
         None => {
-            let (init, stride) = (out.ptr.cast_const(), out.stride);
+            // Of a single row it may be 0, which would say that there are no sums to go on from.
+            let (init, stride) = (out.ptr.cast_const(), out.stride.max(1));
             let rows = NO_ROWS.as_ptr().cast();
             check_shapes::<K, K::Acc>(a, b, out, b.width, init, stride, rows)
         }
@@ -742,22 +743,17 @@ fn check_shapes<K: Microkernel, E>(
 ) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
     // Zeros of four bytes serve every type of sums.
     const { assert!(size_of::<K::Acc>() == 4 && align_of::<K::Acc>() <= 4) };
+    let height = K::ROWS[b.width / K::UNIT - 1];
     assert!(
-        a.rows <= MAX_ROWS
+        (a.rows <= height || K::STACKS && a.rows.is_multiple_of(height))
+            && a.rows <= MAX_ROWS
             && out.rows >= a.rows
             && out.width >= least
             && a.depth.is_multiple_of(K::KG)
             && a.interleave == K::LHS_ROWS
             && (K::SEGMENTS || a.segments.list.len() == 1 && a.segments.most.a == 0)
     );
-    let mut tiles = 1;
-    if K::STACKS {
-        let height = K::ROWS[b.width / K::UNIT - 1];
-        if a.rows > height {
-            assert!(a.rows.is_multiple_of(height));
-            tiles = a.rows / height;
-        }
-    }
+    let tiles = if a.rows > height { a.rows / height } else { 1 };
     let depth = a.segments.most.b.checked_add(a.depth);
     let elements = depth.and_then(|depth| depth.checked_mul(b.width));
     assert!(if K::SEGMENTS {

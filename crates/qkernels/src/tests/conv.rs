@@ -308,3 +308,63 @@ fn arguments_that_do_not_fit_are_refused() {
     .unwrap_err();
     assert!(matches!(e, KernelError::Bias { .. }), "{e}");
 }
+
+/// Lines of more outputs than a tile has rows, and than a call has, in every width of a panel, stored as
+/// the kernel finishes them or through memory.
+#[test]
+fn long_lines_equal_scalar_code() {
+    for (width, outputs) in [(30, 64), (30, 48), (50, 32), (50, 16), (300, 70)] {
+        let shape = ConvShape {
+            pads: [1; 4],
+            ..ConvShape::new([1, 2, width], [3, 3])
+        };
+        let (m, channels) = (2 * width, 4);
+        let bytes = |len: usize, step: usize| (0..len).map(move |i| (i * step % 251) as u8);
+        let x: Vec<u8> = bytes(m * channels, 7).collect();
+        let w: Vec<i8> = bytes(outputs * 9 * channels, 11).map(|b| b as i8).collect();
+        let bias: Vec<i32> = (0..outputs as i32).collect();
+        let rows: Vec<f32> = (0..m).map(|i| 1.0 + i as f32 / 8.0).collect();
+        let run = |isa: Isa, row_scale: bool| {
+            let dims = [outputs, channels, 3, 3];
+            let packed = PackedConv::pack(isa, &w, dims, FilterLayout::Ohwi, 1).unwrap();
+            let (mut sums, mut floats) =
+                (alloc::vec![0; m * outputs], alloc::vec![0.0; m * outputs]);
+            for float in [false, true] {
+                let epilogue = Epilogue {
+                    bias: Some(&bias),
+                    row_scale: (float && row_scale).then_some(&rows),
+                    ..Epilogue::default()
+                };
+                let out = if float {
+                    OutMut::F32(MatMut::new(&mut floats, m, outputs).unwrap())
+                } else {
+                    OutMut::I32(MatMut::new(&mut sums, m, outputs).unwrap())
+                };
+                conv2d(
+                    Image::ChannelsLast(MatRef::new(&x, m, channels).unwrap()),
+                    &shape,
+                    &packed,
+                    ZeroPoints {
+                        a: ZeroPoint::Tensor(3),
+                        b: ZeroPoint::Tensor(0),
+                    },
+                    &epilogue,
+                    out,
+                    &mut Workspace::new(),
+                    Threads::Single,
+                )
+                .unwrap();
+            }
+            (sums, floats)
+        };
+        for row_scale in [false, true] {
+            let expected = run(Isa::SCALAR, row_scale);
+            for isa in tiers() {
+                assert!(
+                    run(isa, row_scale) == expected,
+                    "{isa} {width} {outputs} {row_scale}"
+                );
+            }
+        }
+    }
+}

@@ -198,3 +198,29 @@ fn stored_i16_cannot_claim_to_be_small() {
         assert!(text.contains("largest magnitude"), "{isa}: {text}");
     }
 }
+
+/// Rows that do not exist may lie anywhere, also where K is cut and sums go on from the output.
+#[test]
+fn one_row_of_floats_may_have_any_stride() {
+    for isa in tiers() {
+        for (k, n) in [(1025, 64), (4097, 64), (8200, 16)] {
+            let (a, b) = (alloc::vec![f16::ONE; k], alloc::vec![f16::ONE; k * n]);
+            let b = MatRef::new(&b, k, n).unwrap();
+            let packed = PackedB::pack_with(isa, b, Layout::RowMajor, Arithmetic::F16).unwrap();
+            for stride in [0, n, n + 1] {
+                let mut out = alloc::vec![0.0; n];
+                gemm(
+                    MatRef::new(&a, 1, k).unwrap(),
+                    &packed,
+                    ZeroPoints::default(),
+                    &Epilogue::default(),
+                    OutMut::F32(MatMut::with_stride(&mut out, 1, n, stride).unwrap()),
+                    &mut Workspace::new(),
+                    Threads::Single,
+                )
+                .unwrap();
+                assert!(out.iter().all(|&sum| sum == k as f32), "{isa} {k} {stride}");
+            }
+        }
+    }
+}

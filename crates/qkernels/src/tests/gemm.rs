@@ -708,6 +708,54 @@ fn block_edges_equal_scalar_code() {
     }
 }
 
+/// Rows of several tiles in a call, and of more than one call has; panels that stay in L1 and longer
+/// ones, for which the last tiles are of nearly equal height; every width; K in several blocks.
+#[test]
+fn stacks_of_tiles_equal_scalar_code() {
+    for isa in tiers() {
+        for (i, (m, n, k)) in [
+            (60, 64, 9),
+            (252, 64, 30),
+            (257, 64, 401),
+            (262, 17, 60),
+            (85, 130, 401),
+            (50, 16, 21),
+            (50, 32, 21),
+            (50, 48, 21),
+            (20, 64, 4100),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let plain = Case {
+                m,
+                n,
+                k,
+                gap: i % 2,
+                seed: k as u64,
+                ..Case::default()
+            };
+            check::<f16, f16>(&isa, plain, Arithmetic::F16);
+            check::<bf16, bf16>(&isa, plain, Arithmetic::Bf16);
+            for output in 0..5 {
+                let case = Case {
+                    za: (output + i as u8) % 3,
+                    zb: u8::from(i % 4 == 1),
+                    scale: 2,
+                    row_scale: (output + i as u8).is_multiple_of(4),
+                    bias: true,
+                    bias_f32: output % 2 == 1,
+                    clamp: output % 2 == 0,
+                    output,
+                    ..plain
+                };
+                check::<u8, i8>(&isa, case, Arithmetic::Int8);
+                check::<i8, i8>(&isa, case, Arithmetic::Int8);
+            }
+        }
+    }
+}
+
 /// Enough work for ten shares, cut across rows, panels and both; a single tall column and a
 /// single wide row too.
 #[cfg(feature = "rayon")]

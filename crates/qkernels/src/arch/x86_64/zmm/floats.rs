@@ -137,11 +137,12 @@ type Raw = RawTile<f32, f32, f32>;
 /// Tiles by vectors, then by rows.
 static WIDE: &[&[unsafe fn(Raw)]] = table!(wide, [12, 12, 8, 6]);
 
-/// A tile of `R` rows by `V` vectors of 16 columns.
+/// Tiles of `R` rows by `V` vectors of 16 columns.
 ///
 /// # Safety
 ///
-/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `16 · V` columns.
+/// The instructions run, and the promises of [`RawTile`] hold for tiles of `R` rows and `16 · V`
+/// columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn wide<const R: usize, const V: usize>(t: Raw) {
     // SAFETY: as promised by the caller.
