@@ -477,7 +477,7 @@ static ASKING: [[Tile; 4]; 2] = [asking!(false), asking!(true)];
 /// Sums leave row by row between the last group's multiplications (on Zen 4, 64 steps in K: 415 cycles
 /// a tile, 426 where all are stored at the end, and 384 for the multiplications alone), and what they
 /// start at is added then: behind the stores of the tile before, sums that start at loaded numbers
-/// begin about 25 cycles later on Emerald Rapids than those that start at zero.
+/// begin later on Emerald Rapids than those that start at zero.
 ///
 /// # Safety
 ///
