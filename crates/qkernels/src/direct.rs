@@ -542,6 +542,7 @@ impl<K: Microkernel> Share<'_, K> {
         };
         let scaling = Scaling {
             rows: None,
+            small: self.columns.small,
             scale: &self.columns.scale[cols.start..],
             bias: self.columns.bias.map(|bias| &bias[cols.start..]),
         };

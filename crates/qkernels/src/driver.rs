@@ -13,6 +13,7 @@
 //! rows of A have zero points of their own, products with `colsum(B)` are added; where columns of B
 //! have, each tile starts at sums in memory.
 
+use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -113,8 +114,12 @@ pub(crate) struct Columns<'a, A> {
     pub(crate) init: &'a [A],
     pub(crate) scale: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
+    /// Whether every scaled sum is below 2^31, or NaN.
+    pub(crate) small: bool,
     /// Zero points of B as it is packed.
     zb: &'a [i32],
+    /// Sums of columns, [cut](crate::kernel::cut), where they are multiplied with bytes.
+    cut: Option<&'a [i32]>,
 }
 
 /// Computes `out = epilogue((A − Z_a) · (B − Z_b))` of some rows and columns; `mem` holds the plan's
@@ -185,6 +190,7 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
         let (scale, words) = words.split_at_mut(self.plan.columns);
         let bias = &mut words[..self.plan.columns];
 
+        let mut is_cut = false;
         let init: &mut [K::Acc] = bytemuck::cast_slice_mut(init);
         if K::Acc::INTEGER {
             // Everything is modulo 2^32: only the finished sums are known to fit.
@@ -203,7 +209,17 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
                     *init = init.plus(*bias);
                 }
             }
-            if let ZeroPoint::Vector(z) = zp.b {
+            if self.operands.row_terms() == RowTerms::Products && K::PRODUCTS {
+                // The place is free: columns have no zero points of their own.
+                is_cut = zb.iter_mut().zip(sums).fold(true, |all, (zb, &sum)| {
+                    let cut = crate::kernel::cut(sum);
+                    *zb = cut.unwrap_or(0);
+                    all & cut.is_some()
+                });
+                if let ZeroPoint::Vector(rows) = zp.a {
+                    is_cut &= rows.iter().all(|z| z.unsigned_abs() <= 255);
+                }
+            } else if let ZeroPoint::Vector(z) = zp.b {
                 for (zb, z) in zb.iter_mut().zip(z) {
                     *zb = z.wrapping_add(b.shift());
                 }
@@ -223,6 +239,12 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
                 *scale *= a_scale;
             }
         }
+        // At most 2^30. The largest by bits, which compare as magnitudes do, NaN above all.
+        let largest = scale[..n]
+            .iter()
+            .fold(0, |most, s| s.abs().to_bits().max(most));
+        let alone = epilogue.bias_f32.is_none() && epilogue.row_scale.is_none();
+        let small = self.scaled && alone && largest <= 0.5f32.to_bits();
         let bias: &mut [f32] = bytemuck::cast_slice_mut(bias);
         let bias = epilogue.bias_f32.map(|b| {
             bias[..n].copy_from_slice(b);
@@ -232,7 +254,9 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
             init,
             scale,
             bias,
+            small,
             zb,
+            cut: is_cut.then_some(zb),
         }
     }
 }
@@ -262,6 +286,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
         let (u, terms) = terms.split_at_mut(plan.term_lines);
         let (v, unpacked) = terms.split_at_mut(plan.term_lines);
         let in_place = self.operands.a.in_place::<K>(self.kernel, plan);
+        let lies = self.operands.a.lies();
         let mut nest = Nest::<T, K> {
             tier,
             kernel: self.kernel,
@@ -278,9 +303,16 @@ impl<K: Microkernel> Task for Share<'_, K> {
             row_terms: self.operands.row_terms(),
             in_place,
             shift: self.operands.a.shift::<K>() != 0,
-            one_place: in_place.is_none()
-                && self.panels.len() == 1
-                && plan.block_depth >= plan.depth,
+            copies: match in_place {
+                Some(_) => Copies::None,
+                None if self.panels.len() == 1 && plan.block_depth >= plan.depth => {
+                    Copies::OnePlace
+                }
+                None if lies.is_some() => Copies::Tile,
+                None => Copies::Block,
+            },
+            first_row: self.rows.start,
+            lies: lies.filter(|_| K::asks()),
             lhs: bytemuck::cast_slice_mut(lhs),
             acc: bytemuck::cast_slice_mut(acc),
             u: bytemuck::cast_slice_mut(u),
@@ -294,6 +326,29 @@ impl<K: Microkernel> Task for Share<'_, K> {
             );
         }
     }
+}
+
+/// When rows of A are copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copies {
+    /// Never: the kernel reads them in place.
+    None,
+    /// A block before its first panel.
+    Block,
+    /// A tile before its first panel, while the tile before it has asked memory for its rows.
+    Tile,
+    /// The same, to one place for all, which is in L1 then: where only one panel meets it.
+    OnePlace,
+}
+
+/// A panel of B over a block in K.
+#[derive(Clone, Copy)]
+struct Part {
+    p: usize,
+    /// Its place among the panels of the share.
+    index: usize,
+    k0: usize,
+    depth: usize,
 }
 
 /// What the loops of a share have in common.
@@ -310,9 +365,11 @@ struct Nest<'a, T, K: Microkernel> {
     in_place: Option<(&'a [K::Lhs], usize)>,
     /// Whether the kernel shifts what it reads in place.
     shift: bool,
-    /// Whether a tile of A is copied when it is needed, to one place for all, which is in L1 then: where
-    /// only one panel meets it.
-    one_place: bool,
+    copies: Copies,
+    /// The share's first row.
+    first_row: usize,
+    /// Where rows of A lie that are copied, if tiles ask for them.
+    lies: Option<(*const u8, usize)>,
     /// A copied for the kernel.
     lhs: &'a mut [K::Lhs],
     /// The tile buffer.
@@ -326,16 +383,16 @@ struct Nest<'a, T, K: Microkernel> {
 }
 
 impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
-    /// Copies rows of A as the kernel reads them, from `k0` on for `depth` with zeros beyond K.
+    /// Copies rows of A to row `at` of the copy as the kernel reads them, from `k0` on for `depth` with zeros beyond K.
     #[inline(always)]
-    fn copy_rows(&mut self, rows: Range<usize>, k0: usize, depth: usize) {
+    fn copy_rows(&mut self, rows: Range<usize>, at: usize, k0: usize, depth: usize) {
         self.tier.enter(Copy::<K> {
             source: &self.operands.a,
             rows,
             k0,
             depth,
             stride: self.plan.lhs_stride,
-            to: self.lhs,
+            to: &mut self.lhs[at * self.plan.lhs_stride..],
             kernel: self.kernel,
         });
     }
@@ -372,17 +429,23 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         if self.row_terms != RowTerms::None {
             self.set_row_terms(rows.clone());
         }
-        if self.in_place.is_none() && !self.one_place {
-            self.copy_rows(rows.clone(), 0, self.plan.depth);
+        if self.copies == Copies::Block {
+            self.copy_rows(rows.clone(), 0, 0, self.plan.depth);
         }
-        for p in panels {
+        for p in panels.clone() {
             let mut k0 = 0;
             loop {
                 let depth = self.plan.block_depth.min(self.plan.depth - k0);
+                let part = Part {
+                    p,
+                    index: p - panels.start,
+                    k0,
+                    depth,
+                };
                 if k0 == 0 && self.row_terms.in_memory::<K>() {
-                    self.panel::<true>(rows.clone(), p, k0, depth);
+                    self.panel::<true>(rows.clone(), part);
                 } else {
-                    self.panel::<false>(rows.clone(), p, k0, depth);
+                    self.panel::<false>(rows.clone(), part);
                 }
                 k0 += depth;
                 if k0 >= self.plan.depth {
@@ -395,13 +458,13 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
     /// A block of rows against a panel of B, over one block in K; `STARTED`: its sums start at
     /// numbers in memory.
     #[inline(always)]
-    fn panel<const STARTED: bool>(
-        &mut self,
-        rows: Range<usize>,
-        p: usize,
-        k0: usize,
-        depth: usize,
-    ) {
+    fn panel<const STARTED: bool>(&mut self, rows: Range<usize>, part: Part) {
+        let Part {
+            p,
+            index,
+            k0,
+            depth,
+        } = part;
         let panels = Panels::new::<K>(self.plan.n);
         let (cols, width) = (panels.cols(p), panels.width(p));
         let at = cols.start * self.plan.depth + k0 * width;
@@ -409,9 +472,19 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let b = RhsPanel::new(&self.packed[at..][..depth * width], width)
             .with_outliers(outliers.as_ref());
         let unpacks = K::UNPACKED > 0 && !self.unpacked.is_empty();
-        let unpacked = b.data().len() * K::UNPACKED;
-        if unpacks {
-            self.kernel.unpack(b, &mut self.unpacked[..unpacked]);
+        let resident = self.plan.resident;
+        let bytes = b.data().len() * K::UNPACKED;
+        let before = if resident {
+            index * K::NR * depth * K::UNPACKED
+        } else {
+            0
+        };
+        let unpacked = before..before + bytes;
+        // Unpacked by the first tile, or before it.
+        let mut fresh = unpacks && !(resident && rows.start > self.first_row);
+        if fresh && !(K::UNPACKS_MEANWHILE && rows.len() >= K::ROWS[width / K::UNIT - 1]) {
+            self.kernel.unpack(b, &mut self.unpacked[unpacked.clone()]);
+            fresh = false;
         }
         let columns = self.columns;
         let last = k0 + depth == self.plan.depth;
@@ -422,7 +495,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let height = K::ROWS[width / K::UNIT - 1];
         let sink = self.sink;
         let multiplied = K::PRODUCTS && self.row_terms == RowTerms::Products;
-        let added = multiplied || self.row_terms == RowTerms::Add;
+        // Beside products there is something to add only where B has a zero point.
+        let added = multiplied && self.operands.b_zero() != 0 || self.row_terms == RowTerms::Add;
         let sums = self.operands.b.padded_col_sums();
         // The next panel lies behind this one: every tile asks for its part of it.
         let tiles = rows.len().div_ceil(height);
@@ -435,14 +509,20 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         });
 
         // Where sums need no buffer, one call multiplies several tiles.
-        let stacks = K::STACKS && whole && !(STARTED || self.one_place);
+        let copies = match self.copies {
+            Copies::Tile if index > 0 || k0 > 0 => Copies::None,
+            copies => copies,
+        };
+        let tile_by_tile = matches!(copies, Copies::Tile | Copies::OnePlace);
+        let lies = self.lies.filter(|_| tile_by_tile);
+        let stacks = K::STACKS && whole && !(STARTED || tile_by_tile);
         let row_scale = sink.store.row_scale;
         let stacks = stacks && sink.stacks(width == cols.len(), cut, row_scale);
         let far = size_of_val(b.data()) > L1_PANEL;
-        let (mut start, mut index) = (rows.start, 0);
+        let (mut start, mut tile) = (rows.start, 0);
         while start < rows.end {
             let left = rows.end - start;
-            let mut count = if stacks {
+            let mut count = if stacks && !fresh {
                 stacked_rows(left, height, far)
             } else {
                 left.min(height)
@@ -450,16 +530,16 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             let first = start - rows.start;
             let stride = self.plan.acc_stride;
             // The tile buffer holds the rows of a block, or this tile and the next.
-            let buffer = |index: usize| index * height * stride;
-            let at = buffer(if cut { index } else { index % 2 });
+            let buffer = |tile: usize| tile * height * stride;
+            let at = buffer(if cut { tile } else { tile % 2 });
             if STARTED {
                 let cols = cols.start..cols.start + width;
-                if index == 0 {
+                if tile == 0 {
                     self.start_sums(at, 0..count, cols.clone());
                 }
                 // One tile ahead: loads of what was just stored in narrower vectors would wait.
                 let next = (first + height).min(rows.len())..(first + 2 * height).min(rows.len());
-                let at = buffer(if cut { index + 1 } else { (index + 1) % 2 });
+                let at = buffer(if cut { tile + 1 } else { (tile + 1) % 2 });
                 if !next.is_empty() {
                     self.start_sums(at, next, cols);
                 }
@@ -479,37 +559,56 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                     if fits(count) {
                         LhsTile::new(a, count, stride, depth).with_shift(self.shift)
                     } else {
-                        self.copy_rows(start..start + count, k0, depth);
+                        self.copy_rows(start..start + count, 0, k0, depth);
                         LhsTile::new(self.lhs, count, self.plan.lhs_stride, depth)
                     }
                 }
-                None if self.one_place => {
-                    self.copy_rows(start..start + count, k0, depth);
+                None if copies == Copies::OnePlace => {
+                    self.copy_rows(start..start + count, 0, k0, depth);
                     LhsTile::copied::<K>(self.lhs, count, self.plan.lhs_stride, depth)
                 }
                 None => {
+                    if copies == Copies::Tile {
+                        self.copy_rows(start..start + count, first, 0, self.plan.depth);
+                    }
                     let stride = self.plan.lhs_stride;
                     let a = &self.lhs[first * stride + k0 * K::LHS_ROWS..];
                     LhsTile::copied::<K>(a, count, stride, depth)
                 }
             };
-            let tile = start..start + count;
+            let tile_rows = start..start + count;
             start += count;
-            index += 1;
+            tile += 1;
+            if let Some((at, bytes)) = lies {
+                ahead = Some(Ahead {
+                    at: at.wrapping_add(start * bytes),
+                    step: (bytes * count.min(height)).div_ceil((depth / K::KG).max(1)),
+                });
+            }
             let b = b.with_ahead(ahead);
             if let Some(ahead) = &mut ahead {
                 let tiles = if count > height { count / height } else { 1 };
                 ahead.at = ahead.at.wrapping_add(tiles * ahead.step * (depth / K::KG));
             }
-            let b = b.with_unpacked(unpacks.then(|| &self.unpacked[..unpacked]));
+            let b = if fresh {
+                let all = Cell::from_mut(&mut *self.unpacked).as_slice_of_cells();
+                b.with_unpacking(Some(&all[unpacked.clone()]))
+            } else {
+                b.with_unpacked(unpacks.then(|| &self.unpacked[unpacked.clone()]))
+            };
+            fresh = false;
             let scaling = Scaling {
                 scale: &columns.scale[cols.start..],
                 bias: columns.bias.map(|b| &b[cols.start..]),
-                rows: sink.store.row_scale.map(|rows| &rows[tile.clone()]),
+                rows: sink.store.row_scale.map(|rows| &rows[tile_rows.clone()]),
+                small: columns.small,
             };
             let products = multiplied.then(|| Products {
                 rows: bytemuck::cast_slice(&self.u[first..][..count]),
                 columns: bytemuck::cast_slice(&sums[cols.start..][..width]),
+                cut: columns
+                    .cut
+                    .map(|all| bytemuck::cast_slice(&all[cols.start..][..width])),
             });
             let alike = Init {
                 start: init_cols,
@@ -526,7 +625,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                     products: None,
                 },
             });
-            if whole && sink.straight((a, b), init, last, scaling, tile.clone().into(), &cols) {
+            if whole && sink.straight((a, b), init, last, scaling, tile_rows.clone().into(), &cols)
+            {
                 continue;
             }
             let init = (k0 == 0 && !STARTED).then_some(alike);
@@ -534,7 +634,8 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             self.kernel
                 .accumulate(a, b, init, &mut TileMut::new(acc, stride, count, stride));
             if last {
-                self.sink.store(acc, stride, tile.into(), &cols, scaling);
+                self.sink
+                    .store(acc, stride, tile_rows.into(), &cols, scaling);
             }
         }
     }

@@ -2,17 +2,21 @@
 
 use qformat::{DType, FormatError, QParams, Scheme, rne};
 
+use crate::elementwise::Elementwise;
 use crate::error::check_shape;
 use crate::gemm::{self, Call};
+use crate::isa::{Task, Tier};
 use crate::kernel::Microkernel;
 use crate::pack::PackedRef;
 use crate::plan::{Plan, lines};
-use crate::quantize::{Divisor, Target, quantize_by};
+use crate::quantize::{Divisor, Target};
+use crate::reduce::Range;
 use crate::select::{VisitKernel, with_byte_kernel_for};
-use crate::source::{Gather, Source};
+use crate::source::{Gather, Source, source};
+use crate::workspace::Line;
 use crate::{
     Arithmetic, Epilogue, Isa, KernelError, MatRef, MinMax, OutMut, Threads, Workspace, ZeroPoint,
-    ZeroPoints, min_max,
+    ZeroPoints,
 };
 
 /// How activations are quantized when they arrive ("dynamic" quantization).
@@ -172,33 +176,98 @@ fn run(call: RunDynamic<'_, '_>) -> Result<(), KernelError> {
 /// Elements of a transposed view that are taken at a time, on the stack.
 const BUFFER: usize = 64;
 
-/// A in f32, and what it is quantized by.
+/// Calls `work` with the elements of row `i` from `k0` on, `count` of them in parts: one, or of a
+/// transposed view those of a buffer.
+#[inline(always)]
+fn parts(
+    a: &MatRef<'_, f32>,
+    i: usize,
+    k0: usize,
+    count: usize,
+    mut work: impl FnMut(usize, &[f32]),
+) {
+    if let Some(row) = a.row(i) {
+        return work(0, &row[k0..][..count]);
+    }
+    let mut buffer = [0f32; BUFFER];
+    let mut elements = a.elements(i).skip(k0);
+    for at in (0..count).step_by(BUFFER) {
+        let part = &mut buffer[..BUFFER.min(count - at)];
+        for (to, x) in part.iter_mut().zip(&mut elements) {
+            *to = x;
+        }
+        work(at, part);
+    }
+}
+
+/// The range of row `i`.
+#[inline(always)]
+fn range<T: Tier>(tier: T, a: &MatRef<'_, f32>, i: usize) -> MinMax {
+    let mut found = MinMax::default();
+    parts(a, i, 0, a.cols(), |_, x| {
+        found = found.merge(Range { x }.run(tier));
+    });
+    found
+}
+
+/// What quantizes a tensor or a row.
+struct By {
+    dtype: DType,
+    divisor: Divisor,
+    target: Target,
+}
+
+impl By {
+    /// `None` for parameters that are none of [`Dynamic`].
+    #[inline(always)]
+    fn new(params: &QParams) -> Option<By> {
+        let dtype = params.dtype();
+        Some(By {
+            dtype,
+            divisor: Divisor::new(params.scale(), dtype.bits()),
+            target: Target::new(params)?,
+        })
+    }
+
+    /// Quantizes the elements of row `i` from `k0` on.
+    #[inline(always)]
+    fn quantize<T: Tier>(&self, tier: T, a: &MatRef<'_, f32>, i: usize, k0: usize, out: &mut [u8]) {
+        let ops = tier.elementwise();
+        parts(a, i, k0, out.len(), |at, x| {
+            let out = &mut out[at..][..x.len()];
+            match self.dtype {
+                DType::U8 => ops.quantize::<u8>(x, &self.divisor, &self.target, out),
+                _ => {
+                    let out = bytemuck::cast_slice_mut(out);
+                    ops.quantize::<i8>(x, &self.divisor, &self.target, out);
+                }
+            }
+        });
+    }
+}
+
+/// A in f32 of which all rows have one range: quantized while it is packed.
 struct Quantized<'a> {
     isa: Isa,
     a: MatRef<'a, f32>,
-    how: Dynamic,
-    /// One, or one a row.
-    scales: &'a [f32],
-    zero_points: &'a [i32],
-    /// What the parameters of all rows come to, if they are the same.
-    same: Option<(Divisor, Target)>,
+    by: By,
 }
 
-impl Quantized<'_> {
-    /// What the parameters of row `i` come to.
-    fn params(&self, i: usize) -> Option<(Divisor, Target)> {
-        if self.same.is_some() {
-            return self.same;
-        }
-        let scheme = match self.how.dtype() {
-            DType::U8 => Scheme::Affine,
-            _ => Scheme::Symmetric,
-        };
-        let (scale, zero_point) = (*self.scales.get(i)?, *self.zero_points.get(i)?);
-        let dtype = self.how.dtype();
-        let params = QParams::new(scale, zero_point, dtype, scheme).ok()?;
-        let target = Target::new(&params)?;
-        Some((Divisor::new(scale, dtype.bits()), target))
+/// A part of a row of it.
+struct Fill<'a> {
+    from: &'a Quantized<'a>,
+    i: usize,
+    k0: usize,
+    out: &'a mut [u8],
+}
+
+impl Task for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<T: Tier>(self, tier: T) {
+        let Quantized { a, by, .. } = self.from;
+        by.quantize(tier, a, self.i, self.k0, self.out);
     }
 }
 
@@ -212,30 +281,117 @@ impl Gather for Quantized<'_> {
     }
 
     fn dtype(&self) -> DType {
-        self.how.dtype()
+        self.by.dtype
+    }
+
+    fn lies(&self) -> Option<(*const u8, usize)> {
+        let first = self.a.row(0)?;
+        let bytes = self.a.row_stride().saturating_mul(size_of::<f32>());
+        Some((first.as_ptr().cast(), bytes))
     }
 
     fn fill(&self, i: usize, k0: usize, out: &mut [u8]) {
-        // These were made from valid parameters, and the lengths are equal.
-        let Some(params) = self.params(i) else { return };
-        let one = |x: &[f32], out: &mut [u8]| match self.how.dtype() {
-            DType::U8 => quantize_by(self.isa, x, &params, out),
-            _ => quantize_by::<i8>(self.isa, x, &params, bytemuck::cast_slice_mut(out)),
-        };
-        match self.a.row(i) {
-            Some(row) => one(&row[k0..][..out.len()], out),
-            // A transposed view: through a buffer.
-            None => {
-                let mut buffer = [0f32; BUFFER];
-                let mut elements = self.a.elements(i).skip(k0);
-                for out in out.chunks_mut(buffer.len()) {
-                    for (to, x) in buffer[..out.len()].iter_mut().zip(&mut elements) {
-                        *to = x;
-                    }
-                    one(&buffer[..out.len()], out);
-                }
+        let from = self;
+        self.isa.enter_shared(Fill { from, i, k0, out });
+    }
+}
+
+/// What a row or a part of a tensor turned out to be.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Found {
+    /// The finite values' ends, or 0.
+    min: f32,
+    max: f32,
+    /// 0 where the range has none.
+    scale: f32,
+    zero_point: i32,
+}
+
+/// The range of some rows.
+struct Ends<'a> {
+    a: MatRef<'a, f32>,
+    rows: core::ops::Range<usize>,
+}
+
+impl Task for Ends<'_> {
+    type Output = MinMax;
+
+    #[inline(always)]
+    fn run<T: Tier>(self, tier: T) -> MinMax {
+        let Ends { a, rows } = self;
+        if let Some(all) = a.contiguous() {
+            let x = &all[rows.start * a.cols()..rows.end * a.cols()];
+            return Range { x }.run(tier);
+        }
+        rows.fold(MinMax::default(), |found, i| {
+            found.merge(range(tier, &a, i))
+        })
+    }
+}
+
+/// Rows that are quantized each by its own range: read from memory once. A row of `mem` is its bytes,
+/// and in its last line what was found.
+struct Rows<'a, 'm> {
+    a: MatRef<'a, f32>,
+    how: Dynamic,
+    rows: core::ops::Range<usize>,
+    row_lines: usize,
+    mem: &'m mut [Line],
+}
+
+impl Task for Rows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<T: Tier>(self, tier: T) {
+        let Rows { a, how, .. } = self;
+        for (i, row) in self.rows.zip(self.mem.chunks_exact_mut(self.row_lines)) {
+            let ends = range(tier, &a, i);
+            let (row, last) = row.split_at_mut(self.row_lines - 1);
+            let found: &mut [Found] = bytemuck::cast_slice_mut(last);
+            found[0] = Found {
+                min: ends.min.unwrap_or(0.0),
+                max: ends.max.unwrap_or(0.0),
+                scale: 0.0,
+                zero_point: 0,
+            };
+            let params = how.params(ends).ok();
+            if let Some((params, by)) = params.and_then(|p| Some((p, By::new(&p)?))) {
+                (found[0].scale, found[0].zero_point) = (params.scale(), params.zero_point());
+                let row: &mut [u8] = bytemuck::cast_slice_mut(row);
+                by.quantize(tier, &a, i, 0, &mut row[..a.cols()]);
             }
         }
+    }
+}
+
+/// Lines of a row that is quantized ahead: not a multiple of 512 bytes, or the rows of a tile would
+/// compete for a few sets of L1.
+fn row_lines(k: usize) -> usize {
+    let lines = lines(k, 1).saturating_add(1);
+    lines.saturating_add(usize::from(lines.is_multiple_of(8)))
+}
+
+/// Elements that are worth another thread.
+const SHARE: usize = 1 << 16;
+
+/// How many threads look at A, and at how many rows each.
+fn shares(m: usize, k: usize, threads: usize) -> (usize, usize) {
+    let count = (m.saturating_mul(k) / SHARE).min(threads).max(1);
+    let rows = m.div_ceil(count).max(1);
+    (m.div_ceil(rows), rows)
+}
+
+/// Lines that a call needs besides those of the product: of scales and of zero points, each, and of
+/// what is found.
+fn extra_lines(how: Dynamic, (m, k): (usize, usize), threads: usize) -> (usize, usize) {
+    let (count, rows) = shares(m, k, threads);
+    if how.per_row() {
+        let all = count.saturating_mul(rows);
+        (lines(m, size_of::<f32>()), all.saturating_mul(row_lines(k)))
+    } else {
+        (1, threads.max(1))
     }
 }
 
@@ -250,28 +406,90 @@ struct RunDynamic<'c, 'w> {
     threads: Threads<'c>,
 }
 
-/// The range of row `i`.
-fn range(isa: Isa, a: &MatRef<'_, f32>, i: usize) -> MinMax {
-    if let Some(row) = a.row(i) {
-        return min_max(isa, row);
-    }
-    // A transposed view: through a buffer.
-    let mut found = MinMax::default();
-    let mut buffer = [0f32; BUFFER];
-    let mut elements = a.elements(i);
-    for at in (0..a.cols()).step_by(BUFFER) {
-        let part = &mut buffer[..BUFFER.min(a.cols() - at)];
-        for (to, x) in part.iter_mut().zip(&mut elements) {
-            *to = x;
-        }
-        found = found.merge(min_max(isa, part));
-    }
-    found
+/// A in f32, and who looks at it.
+#[derive(Clone, Copy)]
+struct Activations<'a> {
+    a: MatRef<'a, f32>,
+    how: Dynamic,
+    isa: Isa,
+    threads: Threads<'a>,
 }
 
-/// Numbers of scales and zero points that a call needs.
-fn groups(how: Dynamic, m: usize) -> usize {
-    if how.per_row() { m } else { 1 }
+impl Activations<'_> {
+    /// The parameters of all of A.
+    fn tensor(&self, mem: &mut [Line]) -> Result<QParams, KernelError> {
+        // In the order of memory: the whole range knows no order.
+        let a = if self.a.is_row_major() {
+            self.a
+        } else {
+            self.a.transposed()
+        };
+        let isa = self.isa;
+        let (count, rows) = shares(a.rows(), a.cols(), mem.len());
+        self.threads.for_each(count, mem, 1, &|share, mem| {
+            let start = share * rows;
+            let rows = start..a.rows().min(start + rows);
+            let ends = isa.enter_shared(Ends { a, rows });
+            let found: &mut [Found] = bytemuck::cast_slice_mut(mem);
+            found[0] = Found {
+                min: ends.min.unwrap_or(0.0),
+                max: ends.max.unwrap_or(0.0),
+                scale: 0.0,
+                zero_point: 0,
+            };
+        });
+        let found = |line: &Line| -> Found { bytemuck::cast_slice(core::slice::from_ref(line))[0] };
+        // 0 is in the range of all that there are.
+        let ends = mem[..count].iter().fold((0f32, 0f32), |(min, max), line| {
+            (found(line).min.min(min), found(line).max.max(max))
+        });
+        self.params(None, ends)
+    }
+
+    fn params(&self, row: Option<usize>, (min, max): (f32, f32)) -> Result<QParams, KernelError> {
+        let found = MinMax {
+            min: Some(min),
+            max: Some(max),
+            ..MinMax::default()
+        };
+        self.how
+            .params(found)
+            .map_err(|_| KernelError::DynamicRange { row, min, max })
+    }
+
+    /// Quantizes all rows, and takes out their scales and zero points.
+    fn rows(
+        &self,
+        mem: &mut [Line],
+        scales: &mut [f32],
+        zero_points: &mut [i32],
+    ) -> Result<(), KernelError> {
+        let Activations { a, how, isa, .. } = *self;
+        let (m, row_lines) = (a.rows(), row_lines(a.cols()));
+        let (count, rows) = shares(m, a.cols(), self.threads.count());
+        self.threads
+            .for_each(count, mem, rows * row_lines, &|share, mem| {
+                let start = share * rows;
+                isa.enter_shared(Rows {
+                    a,
+                    how,
+                    rows: start..m.min(start + rows),
+                    row_lines,
+                    mem,
+                });
+            });
+        let params = scales.iter_mut().zip(zero_points).enumerate().take(m);
+        for ((row, (scale, zero_point)), lines) in params.zip(mem.chunks_exact(row_lines)) {
+            let found: &[Found] = bytemuck::cast_slice(&lines[row_lines - 1..]);
+            let found = found[0];
+            if found.scale == 0.0 {
+                // Says what is wrong with it.
+                self.params(Some(row), (found.min, found.max))?;
+            }
+            (*scale, *zero_point) = (found.scale, found.zero_point);
+        }
+        Ok(())
+    }
 }
 
 impl VisitKernel for RunDynamic<'_, '_> {
@@ -279,71 +497,59 @@ impl VisitKernel for RunDynamic<'_, '_> {
 
     fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
         let Self { a, b, how, .. } = self;
-        let isa = b.isa();
-        let groups = groups(how, a.rows());
-        let (n, k) = (b.n(), b.k());
-        let plan = Plan::new::<K>(a.rows(), n, k, self.threads.count());
-        let group_lines = lines(groups, size_of::<f32>());
+        let (m, n, k) = (a.rows(), b.n(), b.k());
+        let plan = Plan::new::<K>(m, n, k, self.threads.count());
+        let (group_lines, found_lines) = extra_lines(how, (m, k), self.threads.count());
         let total = plan
             .total_lines()
-            .saturating_add(group_lines.saturating_mul(2));
+            .saturating_add(group_lines.saturating_mul(2))
+            .saturating_add(found_lines);
         let (scales, mem) = self.ws.lines(total)?.split_at_mut(group_lines);
         let (zero_points, mem) = mem.split_at_mut(group_lines);
+        let (found, mem) = mem.split_at_mut(found_lines);
         let scales: &mut [f32] = bytemuck::cast_slice_mut(scales);
         let zero_points: &mut [i32] = bytemuck::cast_slice_mut(zero_points);
 
-        for (group, (scale, zero_point)) in scales[..groups]
-            .iter_mut()
-            .zip(&mut *zero_points)
-            .enumerate()
-        {
-            let found = if how.per_row() {
-                range(isa, &a, group)
-            } else {
-                // In the order of memory: the whole range knows no order.
-                let a = if a.is_row_major() { a } else { a.transposed() };
-                if let Some(all) = a.contiguous() {
-                    min_max(isa, all)
-                } else {
-                    (0..a.rows()).fold(MinMax::default(), |f, i| f.merge(range(isa, &a, i)))
-                }
-            };
-            let params = how.params(found).map_err(|_| KernelError::DynamicRange {
-                row: if how.per_row() { Some(group) } else { None },
-                min: found.min.unwrap_or(0.0),
-                max: found.max.unwrap_or(0.0),
-            })?;
-            (*scale, *zero_point) = (params.scale(), params.zero_point());
-        }
-        let mut quantized = Quantized {
-            isa,
+        let activations = Activations {
             a,
             how,
-            scales: &scales[..groups],
-            zero_points: &zero_points[..groups],
-            same: None,
-        };
-        if !how.per_row() {
-            quantized.same = quantized.params(0);
-        }
-        let zp = ZeroPoints {
-            a: match how {
-                Dynamic::Row => ZeroPoint::Vector(&zero_points[..groups]),
-                Dynamic::SymmetricRow => ZeroPoint::Tensor(0),
-                _ => ZeroPoint::Tensor(zero_points[0]),
-            },
-            b: self.b_zero,
+            isa: b.isa(),
+            threads: self.threads,
         };
         let mut epilogue = *self.epilogue;
-        if how.per_row() {
-            epilogue.row_scale = Some(&scales[..groups]);
-        }
+        let gathered;
+        let (source, zero_point, a_scale) = if how.per_row() {
+            activations.rows(found, scales, zero_points)?;
+            epilogue.row_scale = Some(&scales[..m]);
+            let stride = row_lines(k) * size_of::<Line>();
+            let bytes: &[u8] = bytemuck::cast_slice(found);
+            if how.dtype() == DType::U8 {
+                let a = MatRef::with_stride(bytes, m, k, stride)?;
+                (source(a), ZeroPoint::Vector(&zero_points[..m]), None)
+            } else {
+                let a = MatRef::with_stride(bytemuck::cast_slice::<_, i8>(bytes), m, k, stride)?;
+                (source(a), ZeroPoint::Tensor(0), None)
+            }
+        } else {
+            let params = activations.tensor(found)?;
+            let Some(by) = By::new(&params) else {
+                unreachable!("bytes are narrow enough")
+            };
+            gathered = Quantized {
+                isa: b.isa(),
+                a,
+                by,
+            };
+            let zero_point = ZeroPoint::Tensor(params.zero_point());
+            (Source::Gather(&gathered), zero_point, Some(params.scale()))
+        };
+        let zp = ZeroPoints {
+            a: zero_point,
+            b: self.b_zero,
+        };
         let target = gemm::Target::new(self.out, &epilogue);
-        let a = Source::Gather(&quantized);
-        let mut call = Call::new(a, b, zp, &epilogue, target, self.threads)?;
-        if !how.per_row() {
-            call.operands.a_scale = Some(scales[0]);
-        }
+        let mut call = Call::new(source, b, zp, &epilogue, target, self.threads)?;
+        call.operands.a_scale = a_scale;
         call.run::<K>(tier, &plan, mem)
     }
 }
@@ -359,7 +565,9 @@ impl Workspace {
         k: usize,
         threads: Threads<'_>,
     ) -> usize {
-        let groups = lines(groups(how, m), size_of::<f32>()).saturating_mul(2);
-        Workspace::required(isa, m, n, k, threads).saturating_add(groups.saturating_mul(64))
+        let (group_lines, found_lines) = extra_lines(how, (m, k), threads.count());
+        let lines = group_lines.saturating_mul(2).saturating_add(found_lines);
+        Workspace::required(isa, m, n, k, threads)
+            .saturating_add(lines.saturating_mul(size_of::<Line>()))
     }
 }

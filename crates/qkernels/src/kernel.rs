@@ -1,5 +1,7 @@
 //! What a microkernel is: its facts, and one function over checked panels.
 
+use core::cell::Cell;
+
 use bytemuck::Pod;
 
 use crate::isa::Tier;
@@ -90,6 +92,16 @@ pub(crate) struct Init<'a, A> {
 pub(crate) struct Products<'a, A> {
     pub(crate) rows: &'a [A],
     pub(crate) columns: &'a [A],
+    /// The values of columns cut into `low + 128 · high`, where all of these are i16 ([`cut`]), and
+    /// those of rows bytes: products of pairs of i16 are what a kernel may be fast at.
+    pub(crate) cut: Option<&'a [A]>,
+}
+
+/// A value as `low + 128 · high`, the high part in the upper half; `None` where that is no i16.
+#[inline(always)]
+pub(crate) fn cut(v: i32) -> Option<i32> {
+    let high = v >> 7;
+    (i32::from(high as i16) == high).then_some(v & 127 | high << 16)
 }
 
 /// The inner product of the loop nest: a tile of `rows × width` sums over the whole depth.
@@ -129,6 +141,9 @@ pub(crate) trait Microkernel:
     fn unpacks() -> bool {
         Self::UNPACKED > 0
     }
+    /// Whether a tile of full height unpacks the panel that it is multiplied with
+    /// ([`RhsPanel::with_unpacking`]).
+    const UNPACKS_MEANWHILE: bool = false;
     /// Rows of a block from which it pays to unpack each panel of B first, for kernels that can.
     const UNPACK_ROWS: usize = 24;
     /// Depth of a block in K. Whole depths keep the sums in registers; beyond this a panel of B would
@@ -244,6 +259,8 @@ pub(crate) struct Scaling<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Factors of the tile's rows, multiplied with those of columns first.
     pub(crate) rows: Option<&'a [f32]>,
+    /// Whether every i32 that is scaled is below 2^31, or NaN.
+    pub(crate) small: bool,
 }
 
 /// The shift that a kernel applies to an A of this type.
@@ -401,6 +418,13 @@ impl<'a, L> LhsTile<'a, L> {
         LhsTile { shift, ..self }
     }
 
+    /// Whether K is one stretch.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that unpack meanwhile ask")]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.segments.list.len() == 1
+    }
+
     /// Whether the kernel has to add the shift.
     #[inline(always)]
     #[allow(dead_code, reason = "only kernels that shift ask")]
@@ -439,6 +463,7 @@ pub(crate) struct RhsPanel<'a, R> {
     data: &'a [R],
     width: usize,
     unpacked: Option<&'a [u8]>,
+    unpacking: Option<&'a [Cell<u8>]>,
     /// Behind a reference: what a tile does not read should not be copied for each of them.
     outliers: Option<&'a PanelOutliers<'a>>,
     ahead: Option<Ahead>,
@@ -460,6 +485,7 @@ impl<'a, R> RhsPanel<'a, R> {
             data,
             width,
             unpacked: None,
+            unpacking: None,
             outliers: None,
             ahead: None,
         }
@@ -495,6 +521,20 @@ impl<'a, R> RhsPanel<'a, R> {
     #[inline(always)]
     pub(crate) fn with_unpacked(self, unpacked: Option<&'a [u8]>) -> Self {
         RhsPanel { unpacked, ..self }
+    }
+
+    /// The same panel, to be unpacked while a tile is multiplied with it, for a kernel that
+    /// [does so](Microkernel::UNPACKS_MEANWHILE).
+    #[inline(always)]
+    pub(crate) fn with_unpacking(self, unpacking: Option<&'a [Cell<u8>]>) -> Self {
+        RhsPanel { unpacking, ..self }
+    }
+
+    /// Where the kernel shall put the elements unpacked.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that unpack meanwhile ask")]
+    pub(crate) fn unpacking(&self) -> Option<&'a [Cell<u8>]> {
+        self.unpacking
     }
 
     /// The elements as the kernel unpacked them, if it did.
@@ -606,6 +646,8 @@ pub(crate) struct RawTile<L, R, A: 'static = i32, E = A> {
     pub(crate) tiles: usize,
     /// Steps of KG in K, of each segment.
     pub(crate) groups: usize,
+    /// Where a tile that unpacks B puts it; null where none does.
+    pub(crate) unpacked: *mut u8,
     /// Valid for reads of `groups · KG · width` elements.
     pub(crate) b: *const R,
     /// So many stretches of K, at least one: what is said of `a` and `b` holds from each start on
@@ -645,6 +687,7 @@ impl<L, R, A: 'static, E> RawTile<L, R, A, E> {
             a_stride: self.a_stride,
             tiles: self.tiles,
             groups: self.groups,
+            unpacked: self.unpacked,
             b,
             segments: self.segments,
             segment_count: self.segment_count,
@@ -723,8 +766,9 @@ fn from_init<K: Microkernel, E>(
     let Some(products) = init.products else {
         return tile;
     };
-    let Products { rows, columns } = products;
+    let Products { rows, columns, cut } = products;
     assert!(K::PRODUCTS && init.stride == 0 && rows.len() >= a.rows && columns.len() >= b.width);
+    assert!(cut.is_none_or(|cut| cut.len() >= b.width));
     RawTile {
         products: core::ptr::from_ref(products).cast(),
         ..tile
@@ -766,6 +810,7 @@ fn check_shapes<K: Microkernel, E>(
         a_stride: a.stride,
         tiles,
         groups: a.depth / K::KG,
+        unpacked: core::ptr::null_mut(),
         b: b.data.as_ptr(),
         segments: a.segments.list.as_ptr(),
         segment_count: a.segments.list.len(),

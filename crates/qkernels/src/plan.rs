@@ -55,7 +55,10 @@ pub(crate) struct Plan {
     pub(crate) lhs_lines: usize,
     pub(crate) acc_lines: usize,
     pub(crate) term_lines: usize,
-    /// Lines of scratch for an unpacked panel; 0 where it is read as it is packed.
+    /// Whether all panels of a share stay in L2 as they are unpacked, and the rows of a block in L1.
+    pub(crate) resident: bool,
+    /// Lines of scratch for an unpacked panel, or for all of a share; 0 where they are read as they
+    /// are packed.
     pub(crate) unpack_lines: usize,
     /// Lines of scratch for each share: all of these.
     pub(crate) share_lines: usize,
@@ -92,6 +95,17 @@ impl Plan {
             padded
         };
 
+        // Unpacked once, and rows that are copied to L1 again and again: what is written to L2 costs
+        // floats as much as multiplying several rows or columns.
+        let lowest = K::ROWS[K::ROWS.len() - 1];
+        let panels = n.div_ceil(K::NR).div_ceil(parts.1);
+        let unpacked = depth.saturating_mul(panels).saturating_mul(K::NR);
+        let resident = K::unpacks()
+            && !K::Acc::INTEGER
+            && share_rows >= K::UNPACK_ROWS
+            && lowest * padded <= L1_ROWS
+            && unpacked.saturating_mul(K::UNPACKED) <= l2_bytes() / 2;
+
         // Widening a panel of floats takes as long as multiplying two to four rows.
         let share = if K::unpacks() && !K::Acc::INTEGER {
             3
@@ -100,18 +114,17 @@ impl Plan {
         };
         let block_bytes = block_bytes() * share;
         // Divisions cost more than the whole of a small product, so none where it fits.
-        let (block_rows, block_depth) = if padded.saturating_mul(share_rows.max(4 * tallest))
-            <= block_bytes
+        let (block_rows, block_depth) = if resident {
+            let rows = (L1_ROWS / padded.max(1) / lowest).max(1) * lowest;
+            (rows.min(share_rows), depth.max(K::KG))
+        } else if padded.saturating_mul(share_rows.max(4 * tallest)) <= block_bytes
             && depth <= K::block_depth()
         {
             (share_rows.max(1), depth.max(K::KG))
         } else {
             let fitting = (block_bytes / padded.max(1)).max(4 * tallest);
             let blocks = share_rows.div_ceil(fitting).max(1);
-            let full_panel_rows = K::ROWS[K::ROWS.len() - 1];
-            let rows = share_rows
-                .div_ceil(blocks)
-                .next_multiple_of(full_panel_rows);
+            let rows = share_rows.div_ceil(blocks).next_multiple_of(lowest);
             // Blocks in K of equal length.
             let cuts = depth.div_ceil(K::block_depth()).max(1);
             let cut = depth.div_ceil(cuts).next_multiple_of(K::KG).max(K::KG);
@@ -135,7 +148,9 @@ impl Plan {
         );
         let acc_lines = lines(acc_rows.saturating_mul(acc_stride), size_of::<i32>());
         let term_lines = lines(block_rows, size_of::<i32>());
-        let unpack_lines = if block_rows >= K::UNPACK_ROWS && K::unpacks() {
+        let unpack_lines = if resident {
+            lines(unpacked, K::UNPACKED)
+        } else if block_rows >= K::UNPACK_ROWS && K::unpacks() {
             lines(block_depth.saturating_mul(K::NR), K::UNPACKED)
         } else {
             0
@@ -155,6 +170,7 @@ impl Plan {
             lhs_lines,
             acc_lines,
             term_lines,
+            resident,
             unpack_lines,
             share_lines: lhs_lines
                 .saturating_add(acc_lines)
@@ -219,6 +235,9 @@ pub(crate) fn split(rows: usize, panels: usize, work: usize, threads: usize) -> 
     }
     best
 }
+
+/// Bytes of copied rows that stay in L1 while panel after panel meets them.
+const L1_ROWS: usize = 28 << 10;
 
 /// Bytes of a panel of B that stay in L1 while tile after tile meets them.
 pub(crate) const L1_PANEL: usize = 24 << 10;

@@ -222,35 +222,6 @@ pub fn quantize<T: QuantElement>(
     Ok(())
 }
 
-/// [`quantize`] of equally long slices with what its parameters come to, for many short ones.
-#[inline]
-pub(crate) fn quantize_by<T: QuantElement>(
-    isa: Isa,
-    x: &[f32],
-    (by, to): &(Divisor, Target),
-    out: &mut [T],
-) {
-    debug_assert_eq!(x.len(), out.len());
-    isa.enter_shared(QuantizeBy { x, by, to, out });
-}
-
-struct QuantizeBy<'a, T> {
-    x: &'a [f32],
-    by: &'a Divisor,
-    to: &'a Target,
-    out: &'a mut [T],
-}
-
-impl<E: QuantElement> Task for QuantizeBy<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<T: Tier>(self, tier: T) {
-        let ops = tier.elementwise();
-        ops.quantize(self.x, self.by, self.to, self.out);
-    }
-}
-
 struct Quantize<'a, T> {
     x: &'a [f32],
     params: &'a QParams,

@@ -91,8 +91,9 @@ pub fn abs_max(isa: Isa, x: &[f32]) -> AbsMax {
 /// Bits of +∞: a magnitude from here on is not finite.
 const INFINITY: u32 = 0x7f80_0000;
 
-struct Range<'a> {
-    x: &'a [f32],
+/// [`min_max`] inside a door.
+pub(crate) struct Range<'a> {
+    pub(crate) x: &'a [f32],
 }
 
 impl Task for Range<'_> {

@@ -23,6 +23,11 @@ pub(crate) trait Gather: Sync {
     fn dtype(&self) -> DType;
     /// Writes the elements of row `i` from `k0` on.
     fn fill(&self, i: usize, k0: usize, out: &mut [u8]);
+    /// Where the first row of what is gathered starts, and the bytes from one to the next, if rows are
+    /// read one after the other.
+    fn lies(&self) -> Option<(*const u8, usize)> {
+        None
+    }
     /// The rows as patches of an image, if they are: those are copied inside a tier's door.
     fn patches(&self) -> Option<&Patches<'_>> {
         None
@@ -147,6 +152,18 @@ impl<'a> Source<'a> {
                 .then(|| (bytemuck::cast_slice(a.data()), a.row_stride()))
         }
         with_matrix!(self, m => of::<_, K>(kernel, m, plan), _g => None)
+    }
+
+    /// Where the first row starts, and the bytes from one to the next, if copying rows reads them one
+    /// after the other.
+    #[inline(always)]
+    pub(crate) fn lies(&self) -> Option<(*const u8, usize)> {
+        #[inline(always)]
+        fn of<A: Operand>(a: &MatRef<'_, A>) -> Option<(*const u8, usize)> {
+            let bytes = a.row_stride().saturating_mul(size_of::<A>());
+            (a.col_stride() == 1).then(|| (a.data().as_ptr().cast(), bytes))
+        }
+        with_matrix!(self, m => of(m), g => g.lies())
     }
 
     /// The sum of row `i`, modulo 2^32.

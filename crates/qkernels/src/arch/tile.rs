@@ -27,6 +27,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const AHEAD: usize = 0;
     /// Whether a tile asks for its part of the next panel, which is less than a line for each step.
     const ASKS: bool = false;
+    /// Bytes of a vector of B that a tile keeps as it was loaded; 0 where it keeps none.
+    const KEPT: usize = 0;
     type Acc: Acc;
     type Lhs: Pod + Send + Sync;
     type Rhs: Pod + Send + Sync;
@@ -74,6 +76,9 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
         // SAFETY: as promised by the caller.
         unsafe { Self::b(p) }
     }
+    /// Stores a group of B as it was loaded: [`KEPT`](Self::KEPT) bytes.
+    #[inline(always)]
+    unsafe fn keep(_p: *mut u8, _b: Self::B) {}
     /// `sums + A · B`.
     unsafe fn step(sums: Self::Sums, a: Self::A, b: Self::B) -> Self::Sums;
 }
@@ -101,7 +106,8 @@ const fn chains<I: Lanes>(sums: usize) -> usize {
 /// # Safety
 ///
 /// The instructions run, and the promises of [`RawTile`] hold for tiles of `R` rows and `LANES · V`
-/// columns.
+/// columns; of lanes that keep B, there is one tile over one segment, and its B as it is kept fits what
+/// `unpacked` is valid for writes of.
 #[inline(always)]
 pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usize>(
     t: RawTile<I::Lhs, I::Rhs, I::Acc>,
@@ -112,6 +118,7 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
     let steps = t.groups / chains;
     let fetching = Fetching::new::<R>(steps);
     let mut next = t.ahead;
+    let mut kept = t.unpacked;
     let (mut lhs, mut c) = (t.a, t.c);
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R` of each tile,
     // vectors `v < V`, groups `g < groups`. Loads and stores take any address.
@@ -132,7 +139,9 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
                 let segment = *t.segments.add(s);
                 let mut a = lhs.add(segment.a);
                 let mut b = t.b.add(segment.b * I::LANES * V);
-                for steps in fetching.parts(c, t.c_stride, I::LANES * V, steps) {
+                for steps in
+                    fetching.parts(c, t.c_stride, I::LANES * V * size_of::<I::Acc>(), steps)
+                {
                     for _ in 0..steps {
                         if I::AHEAD > 0 {
                             let ahead = b.cast::<u8>().wrapping_add(I::AHEAD);
@@ -143,16 +152,18 @@ pub(crate) unsafe fn tile<I: Lanes, const X: bool, const R: usize, const V: usiz
                             next.at = next.at.wrapping_add(chains * next.step);
                         }
                         for acc in &mut acc[..chains] {
-                            step::<I, X, R, V>(acc, a, t.a_stride, b);
+                            step::<I, X, R, V>(acc, a, t.a_stride, b, kept);
                             a = a.add(I::KG);
                             b = b.add(I::LANES * I::KG * V);
+                            kept = kept.add(I::KEPT * V);
                         }
                     }
                 }
                 for _ in 0..t.groups % chains {
-                    step::<I, X, R, V>(&mut acc[0], a, t.a_stride, b);
+                    step::<I, X, R, V>(&mut acc[0], a, t.a_stride, b, kept);
                     a = a.add(I::KG);
                     b = b.add(I::LANES * I::KG * V);
+                    kept = kept.add(I::KEPT * V);
                 }
             }
             for r in 0..R {
@@ -199,13 +210,14 @@ impl Fetching {
         }
     }
 
-    /// The parts of `steps`, no fewer than it was made for, of a tile of so many columns at `c`.
+    /// The parts of `steps`, no fewer than it was made for, of a tile whose rows have so many bytes at
+    /// `c`.
     #[inline(always)]
     pub(crate) fn parts<E>(
         self,
         c: *const E,
         stride: usize,
-        columns: usize,
+        bytes: usize,
         steps: usize,
     ) -> impl Iterator<Item = usize> {
         let Fetching { parts, each } = self;
@@ -213,7 +225,7 @@ impl Fetching {
             if part == parts {
                 return steps - each * parts;
             }
-            prefetch(c.wrapping_add(part * stride), columns * size_of::<E>());
+            prefetch(c.wrapping_add(part * stride), bytes);
             each
         })
     }
@@ -233,10 +245,16 @@ unsafe fn step<I: Lanes, const X: bool, const R: usize, const V: usize>(
     a: *const I::Lhs,
     a_stride: usize,
     b: *const I::Rhs,
+    kept: *mut u8,
 ) {
     // SAFETY: as promised by the caller.
     unsafe {
         let bv: [I::B; V] = core::array::from_fn(|v| I::b(b.add(I::LANES * I::KG * v)));
+        if I::KEPT > 0 {
+            for (v, &bv) in bv.iter().enumerate() {
+                I::keep(kept.add(I::KEPT * v), bv);
+            }
+        }
         for (r, acc) in acc.iter_mut().enumerate() {
             let mut av = I::a(a.add(r * a_stride));
             if X {

@@ -65,9 +65,7 @@ macro_rules! sums_of_f32 {
         unsafe fn store(p: *mut f32, sums: __m512) {
             // SAFETY: as promised by the caller.
             unsafe {
-                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(sums, sums);
-                let sums = _mm512_mask_mov_ps(sums, nan, _mm512_set1_ps(f32::NAN));
-                _mm512_storeu_ps(p, sums);
+                _mm512_storeu_ps(p, crate::arch::x86_64::zmm::one_nan(sums));
             }
         }
         #[inline(always)]
@@ -79,6 +77,17 @@ macro_rules! sums_of_f32 {
 }
 
 pub(super) use sums_of_f32;
+
+/// The same values, with one NaN for all: one operation, where comparing and blending are two.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn one_nan(v: __m512) -> __m512 {
+    /// For each kind of value four bits: zeros, which leave what is in the first operand, for both
+    /// kinds of NaN; all other values are taken.
+    const TAKEN: i32 = 0x1111_1100;
+    let nan = _mm512_set1_ps(f32::NAN);
+    _mm512_fixupimm_ps::<0>(nan, v, _mm512_set1_epi32(TAKEN))
+}
 
 /// Pairs of i16. A sum may wrap: the call has checked that the whole of it fits.
 macro_rules! int16 {

@@ -11,6 +11,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use super::Avx512Vnni;
 use crate::arch::tile::Fetching;
 use crate::arch::x86_64::is_amd;
+use crate::arch::x86_64::zmm::one_nan;
 use crate::kernel::{
     Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
 };
@@ -108,6 +109,13 @@ impl Microkernel for Avx512Vnni {
         let tile = match (full, a.shift(), units, a.rows().min(Self::ROWS[units - 1])) {
             (true, false, 4, 6) if asks => tile::<false, 2, 6, 4, 1, Scaled<'_>>,
             (true, true, 4, 6) if asks => tile::<true, 2, 6, 4, 1, Scaled<'_>>,
+            // The last tiles of a panel; where there is nothing to ask for, they ask for B.
+            (true, false, 4, 3) => tile::<false, 4, 3, 4, 1, Scaled<'_>>,
+            (true, false, 4, 4) => tile::<false, 4, 4, 4, 1, Scaled<'_>>,
+            (true, false, 4, 5) => tile::<false, 4, 5, 4, 1, Scaled<'_>>,
+            (true, true, 4, 3) => tile::<true, 4, 3, 4, 1, Scaled<'_>>,
+            (true, true, 4, 4) => tile::<true, 4, 4, 4, 1, Scaled<'_>>,
+            (true, true, 4, 5) => tile::<true, 4, 5, 4, 1, Scaled<'_>>,
             (true, false, 1, 12) => tile::<false, 0, 12, 1, 1, Scaled<'_>>,
             (true, false, 2, 12) => tile::<false, 0, 12, 2, 1, Scaled<'_>>,
             (true, false, 3, 8) => tile::<false, 0, 8, 3, 1, Scaled<'_>>,
@@ -126,6 +134,7 @@ impl Microkernel for Avx512Vnni {
             scale,
             bias,
             rows: scaling.rows.map(|rows| &rows[..a.rows()]),
+            small: scaling.small,
         };
         // SAFETY: `self` proves the instructions, `check_finished` keeps the promises of `raw`
         // for the rows and the width that the tile was chosen by, and what belongs to rows and
@@ -153,25 +162,53 @@ impl Avx512Vnni {
         let mut sums = [[0; CHUNK]; MOST / CHUNK];
         let mut tile = TileMut::new(sums.as_flattened_mut(), width, rows, width);
         self.accumulate(a, b, Some(init), &mut tile);
+        let full = out.width() == width * steps.size();
         for r in 0..rows {
-            let out = out.row_mut(r).chunks_mut(CHUNK * steps.size());
+            let out = out.row_mut(r);
             let row = scaling.rows.map(|rows| rows[r]);
-            let sums = &sums[r * (width / CHUNK)..];
+            let sums = &sums[r * (width / CHUNK)..][..width / CHUNK];
+            if let (Some(sums), true) = (sums.first_chunk(), full) {
+                // SAFETY: `self` proves the instructions, and this is a full row of four chunks.
+                unsafe { through::<4, false>(sums, row, &scaling, 0, steps, out, u16::MAX) };
+                continue;
+            }
+            let out = out.chunks_mut(CHUNK * steps.size());
             for (v, (out, sums)) in out.zip(sums).enumerate() {
-                // The plan pads every array to whole chunks.
-                let chunk = |from: &[f32]| [from.as_chunks().0[v]];
-                let (scale, bias) = (chunk(scaling.scale), scaling.bias.map(chunk));
                 let mask = u16::MAX >> (CHUNK - out.len() / steps.size());
                 // SAFETY: `self` proves the instructions, and the mask keeps to the elements of
                 // `out`, of which there are one to sixteen.
-                unsafe {
-                    let sums = _mm512_loadu_si512(sums.as_ptr().cast());
-                    let scaled = scaled(&[sums], (row, &scale), bias.as_ref());
-                    put::<1, true>(steps, &[sums], scaled, out.as_mut_ptr(), mask);
-                }
+                unsafe { through::<1, true>(&[*sums], row, &scaling, v, steps, out, mask) };
             }
         }
         true
+    }
+}
+
+/// Finishes `V` chunks of a row of sums, from chunk `at` of the panel on.
+///
+/// # Safety
+///
+/// As [`put`]'s; `out` has those elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn through<const V: usize, const PART: bool>(
+    sums: &[[i32; CHUNK]; V],
+    row: Option<f32>,
+    scaling: &Scaling<'_>,
+    at: usize,
+    steps: &Steps<'_>,
+    out: &mut [u8],
+    mask: __mmask16,
+) {
+    // The plan pads every array to whole chunks.
+    let chunks = |from: &[f32]| from.as_chunks().0[at..].first_chunk().copied();
+    let (Some(scale), bias) = (chunks(scaling.scale), scaling.bias.and_then(chunks)) else {
+        return;
+    };
+    // SAFETY: a chunk is a vector; otherwise as promised by the caller.
+    unsafe {
+        let sums = sums.map(|sums| _mm512_loadu_si512(sums.as_ptr().cast()));
+        let scaled = (scaled(&sums, (row, &scale), bias.as_ref()), scaling.small);
+        put::<V, PART>(steps, &sums, scaled, out.as_mut_ptr(), mask);
     }
 }
 
@@ -187,6 +224,9 @@ fn last_mask(cols: usize, width: usize) -> __mmask16 {
 /// What becomes of a row of finished sums.
 trait Finish: Copy {
     type Elem;
+
+    /// Bytes of an element of the output, of which `Elem` may be a part.
+    fn size(self) -> usize;
 
     /// Whether every vector is stored as a whole.
     fn whole(self) -> bool;
@@ -215,6 +255,11 @@ struct Sums {
 
 impl Finish for Sums {
     type Elem = i32;
+
+    #[inline(always)]
+    fn size(self) -> usize {
+        size_of::<i32>()
+    }
 
     #[inline(always)]
     fn whole(self) -> bool {
@@ -253,10 +298,16 @@ struct Scaled<'a> {
     scale: &'a [[f32; CHUNK]],
     bias: Option<&'a [[f32; CHUNK]]>,
     rows: Option<&'a [f32]>,
+    small: bool,
 }
 
 impl Finish for Scaled<'_> {
     type Elem = u8;
+
+    #[inline(always)]
+    fn size(self) -> usize {
+        self.steps.size()
+    }
 
     #[inline(always)]
     fn whole(self) -> bool {
@@ -276,7 +327,7 @@ impl Finish for Scaled<'_> {
             let scale = &*self.scale.as_ptr().cast();
             let bias = self.bias.map(|b| &*b.as_ptr().cast());
             let scaled = scaled(&sums, (row, scale), bias);
-            put::<V, false>(self.steps, &sums, scaled, out, u16::MAX);
+            put::<V, false>(self.steps, &sums, (scaled, self.small), out, u16::MAX);
         }
     }
 }
@@ -306,7 +357,8 @@ fn scaled<const V: usize>(
 /// The rest of the epilogue of `16 · V` sums: the bits of [`store_tile`](crate::store::store_tile).
 /// With `PART` only the elements in `mask` are stored, of one vector.
 ///
-/// The choices are made once for all vectors.
+/// The choices are made once for all vectors. `small`: what is scaled is, or it is NaN
+/// ([`Scaling::small`]).
 ///
 /// # Safety
 ///
@@ -317,20 +369,18 @@ fn scaled<const V: usize>(
 unsafe fn put<const V: usize, const PART: bool>(
     steps: &Steps<'_>,
     sums: &[__m512i; V],
-    scaled: [__m512; V],
+    (scaled, small): ([__m512; V], bool),
     out: *mut u8,
     mask: __mmask16,
 ) {
     const { assert!(!PART || V == 1) };
-    // `vmaxps` and `vminps` give the second operand where one is NaN.
-    let clamped =
-        |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
+    let set = |v| _mm512_set1_ps(v);
+    // `vmaxps` and `vminps` give the second operand where one is NaN, so after the first none is.
+    let clamped = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, set(lo)), set(hi));
     let floats = |limits: Option<(f32, f32)>| match limits {
+        Some((lo, f32::INFINITY)) => scaled.map(|v| _mm512_max_ps(v, set(lo))),
         Some((lo, hi)) => scaled.map(|v| clamped(v, lo, hi)),
-        None => scaled.map(|v| {
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-            _mm512_mask_blend_ps(nan, v, _mm512_set1_ps(f32::NAN))
-        }),
+        None => scaled.map(|v| one_nan(v)),
     };
     // SAFETY: vector `v < V` of what the caller promised.
     unsafe {
@@ -371,8 +421,12 @@ unsafe fn put<const V: usize, const PART: bool>(
             Steps::Bytes {
                 lo, hi, zero_point, ..
             } => {
+                if let (Some(&scaled), false) = (scaled.first_chunk::<4>(), PART) {
+                    let bytes = bytes(scaled, small, (lo, hi), zero_point);
+                    return _mm512_storeu_si512(out.cast(), bytes);
+                }
                 for (v, scaled) in scaled.into_iter().enumerate() {
-                    let rounded = _mm512_add_ps(clamped(scaled, lo, hi), _mm512_set1_ps(ROUND));
+                    let rounded = _mm512_add_ps(clamped(scaled, lo, hi), set(ROUND));
                     let q = _mm512_castps_si512(rounded);
                     let q =
                         _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(zero_point)));
@@ -386,6 +440,36 @@ unsafe fn put<const V: usize, const PART: bool>(
             }
         }
     }
+}
+
+/// `rne(v)` limited to `[lo, hi]`, plus the zero point, of 64 values: five operations a vector with
+/// the saturating packs, of which one is to limit values that are not `small`, where eight would do it
+/// vector by vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn bytes(v: [__m512; 4], small: bool, (lo, hi): (f32, f32), zero_point: i32) -> __m512i {
+    // In this order of arguments NaN stays, which as −∞ becomes the lowest i32.
+    let limited = match small {
+        true => v,
+        false => v.map(|v| _mm512_min_ps(_mm512_set1_ps(hi), v)),
+    };
+    let n = limited.map(|v| _mm512_cvtps_epi32(v));
+    // |Z| ≤ 255: what saturates 16 bits is outside of bytes before and after it is added.
+    let z = _mm512_set1_epi16(zero_point as i16);
+    let low = _mm512_adds_epi16(_mm512_packs_epi32(n[0], n[1]), z);
+    let high = _mm512_adds_epi16(_mm512_packs_epi32(n[2], n[3]), z);
+    // The limits are integers, and with the zero point those of one type or the other.
+    let (lo, hi) = (lo as i32 + zero_point, hi as i32 + zero_point);
+    let (min, max) = (_mm512_set1_epi8(lo as i8), _mm512_set1_epi8(hi as i8));
+    let packed = match (lo, hi) {
+        (-128, 127) => _mm512_packs_epi16(low, high),
+        (0, 255) => _mm512_packus_epi16(low, high),
+        (..0, _) => _mm512_min_epi8(_mm512_max_epi8(_mm512_packs_epi16(low, high), min), max),
+        _ => _mm512_min_epu8(_mm512_max_epu8(_mm512_packus_epi16(low, high), min), max),
+    };
+    // The packs work in lanes of 128 bits.
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_permutexvar_epi32(order, packed)
 }
 
 type Tile = unsafe fn(RawTile<u8, i8>, Sums);
@@ -517,7 +601,7 @@ unsafe fn tile<
                 b = t.b.add((*segment).b * 16 * V);
                 left -= 1;
                 let before = groups - if left == 0 { fewer } else { 0 };
-                for steps in fetching.parts(c, c_stride, 16 * V, before / S) {
+                for steps in fetching.parts(c, c_stride, 16 * V * finish.size(), before / S) {
                     for _ in 0..steps {
                         for line in 0..P * S {
                             _mm_prefetch::<_MM_HINT_T1>(ahead.at.wrapping_add(64 * line).cast());
@@ -588,7 +672,7 @@ unsafe fn tile<
 ///
 /// As [`tile`], for the row.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn start<const V: usize, E>(sums: &mut [__m512i; V], t: &RawTile<u8, i8, i32, E>, r: usize) {
     // SAFETY: as promised by the caller.
     unsafe {
@@ -599,12 +683,24 @@ unsafe fn start<const V: usize, E>(sums: &mut [__m512i; V], t: &RawTile<u8, i8, 
         if t.init_stride != 0 {
             return;
         }
-        let row = _mm512_set1_epi32(*t.init_rows.add(r));
-        for sum in sums.iter_mut() {
-            *sum = _mm512_add_epi32(*sum, row);
+        if !t.rows_are_alike() {
+            let row = _mm512_set1_epi32(*t.init_rows.add(r));
+            for sum in sums.iter_mut() {
+                *sum = _mm512_add_epi32(*sum, row);
+            }
         }
         if let Some(products) = t.products.as_ref() {
-            let factor = _mm512_set1_epi32(*products.rows.get_unchecked(r));
+            let factor = *products.rows.get_unchecked(r);
+            if let Some(cut) = products.cut {
+                // factor · (low + 128 · high) of pairs of i16.
+                let pair = _mm512_set1_epi32(factor & 0xffff | factor << (16 + 7));
+                let columns = vectors::<V>(cut.as_ptr().cast());
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = _mm512_dpwssd_epi32(*sum, pair, column);
+                }
+                return;
+            }
+            let factor = _mm512_set1_epi32(factor);
             let columns = vectors::<V>(products.columns.as_ptr().cast());
             for (sum, column) in sums.iter_mut().zip(columns) {
                 *sum = _mm512_add_epi32(*sum, _mm512_mullo_epi32(factor, column));

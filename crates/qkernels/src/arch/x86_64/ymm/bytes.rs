@@ -114,7 +114,7 @@ unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
             let mut g = 0;
             let pairs = t.groups / 2;
             let fetching = Fetching::new::<R>(pairs);
-            for pairs in fetching.parts(t.c, t.c_stride, 8 * V, pairs) {
+            for pairs in fetching.parts(t.c, t.c_stride, 32 * V, pairs) {
                 for _ in 0..pairs {
                     let (a, b) = (a.add(2 * g), b.add(16 * V * g));
                     late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);

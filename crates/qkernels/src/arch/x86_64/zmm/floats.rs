@@ -17,7 +17,72 @@ pub(crate) trait Narrow:
     Microkernel<Home = Avx512Bw, Acc = f32, Lhs = f32, Rhs = u16>
 {
     /// Its vectors.
-    type Lanes: Lanes<Rhs = u16, B = __m512>;
+    type Lanes: Lanes<Acc = f32, Lhs = f32, Rhs = u16, Sums = __m512, A = __m512, B = __m512>;
+
+    /// Tiles of full height that keep what they widen, by vectors.
+    const WIDENING: [Widening; 4] = [
+        widening::<Self::Lanes, 12, 1>,
+        widening::<Self::Lanes, 12, 2>,
+        widening::<Self::Lanes, 8, 3>,
+        widening::<Self::Lanes, 6, 4>,
+    ];
+}
+
+type Widening = unsafe fn(RawTile<f32, u16, f32>);
+
+/// One tile of full height, which keeps B widened.
+///
+/// # Safety
+///
+/// The instructions run, the promises of [`RawTile`] hold for one tile of `R` rows and `16 · V` columns
+/// over one segment, and as many f32 as B has elements fit where it is unpacked to.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn widening<I, const R: usize, const V: usize>(t: RawTile<f32, u16, f32>)
+where
+    I: Lanes<Acc = f32, Lhs = f32, Rhs = u16, Sums = __m512, A = __m512, B = __m512>,
+{
+    // SAFETY: as promised by the caller.
+    unsafe { tile::<Keeping<I>, false, R, V>(t) }
+}
+
+/// Lanes that keep B as it was widened.
+#[derive(Clone, Copy)]
+struct Keeping<I>(I);
+
+impl<I> Lanes for Keeping<I>
+where
+    I: Lanes<Acc = f32, Lhs = f32, Rhs = u16, Sums = __m512, A = __m512, B = __m512>,
+{
+    const ARITHMETIC: Arithmetic = I::ARITHMETIC;
+    const LANES: usize = 16;
+    const KG: usize = 1;
+    const ASKS: bool = true;
+    const KEPT: usize = 64;
+    sums_of_f32!();
+    type Lhs = f32;
+    type Rhs = u16;
+    type A = __m512;
+    type B = __m512;
+    #[inline(always)]
+    unsafe fn a(p: *const f32) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { I::a(p) }
+    }
+    #[inline(always)]
+    unsafe fn b(p: *const u16) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { I::b(p) }
+    }
+    #[inline(always)]
+    unsafe fn keep(p: *mut u8, b: __m512) {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_storeu_ps(p.cast(), b) }
+    }
+    #[inline(always)]
+    unsafe fn step(sums: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as promised by the caller.
+        unsafe { I::step(sums, a, b) }
+    }
 }
 
 /// The kernel, which widens a panel at once for many rows.
@@ -41,6 +106,7 @@ impl<N: Narrow> Microkernel for Widened<N> {
     const SIGNED_LHS_SHIFT: i32 = 0;
     const SHIFTS: bool = false;
     const UNPACKED: usize = size_of::<f32>();
+    const UNPACKS_MEANWHILE: bool = true;
     const SEGMENTS: bool = true;
     const STACKS: bool = true;
     type Acc = f32;
@@ -83,6 +149,9 @@ impl<N: Narrow> Microkernel for Widened<N> {
         let (to, last) = to.as_chunks_mut::<16>();
         // SAFETY: `self` proves the instructions.
         unsafe { widen::<N::Lanes>(from, to) };
+        if rest.is_empty() {
+            return;
+        }
         let mut all = ([0; 16], [0.0; 16]);
         all.0[..rest.len()].copy_from_slice(rest);
         // SAFETY: `self` proves the instructions.
@@ -109,12 +178,25 @@ impl<N: Narrow> Microkernel for Widened<N> {
         init: Option<Init<'_, f32>>,
         out: &mut TileMut<'_, f32>,
     ) {
+        let units = b.width() / Self::UNIT;
+        if let Some(to) = b.unpacking() {
+            assert!(to.len() == b.data().len() * Self::UNPACKED);
+            assert!(a.rows() == Self::ROWS[units - 1] && a.is_whole());
+            let raw = check_tile::<Self>(&a, &b, init, out);
+            let raw = RawTile {
+                unpacked: to.as_ptr().cast_mut().cast(),
+                ..raw
+            };
+            // SAFETY: `self` proves the instructions, `check_tile` keeps the promises of `raw` for
+            // the width by which the table is indexed and one tile of its rows, and there is room
+            // for all of the panel.
+            return unsafe { N::WIDENING[units - 1](raw) };
+        }
         let Some(wide) = b.unpacked() else {
             return self.0.accumulate(a, b, init, out);
         };
         assert!(wide.len() == b.data().len() * Self::UNPACKED);
         let raw = check_tile::<Self>(&a, &b, init, out).with_rhs(wide.as_ptr().cast::<f32>());
-        let units = b.width() / Self::UNIT;
         let tile = WIDE[units - 1][a.rows().min(Self::ROWS[units - 1]) - 1];
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
         // the width and the rows of a tile by which the table is indexed, as many tiles as there
