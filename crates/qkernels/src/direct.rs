@@ -29,7 +29,7 @@ use crate::driver::{Columns, Operands, SetColumns, Sink};
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, Segment, Segments};
-use crate::kernel::{TileMut, lhs_shift};
+use crate::kernel::{TileMut, Unpacked, lhs_shift};
 use crate::out::{Out, Rows};
 use crate::pack::Panels;
 use crate::patches::Patches;
@@ -314,7 +314,7 @@ impl<K: Microkernel> Share<'_, K> {
                 if K::UNPACKED > 0 && count * x.output >= K::UNPACK_ROWS {
                     let size = panel.b.data().len() * K::UNPACKED;
                     self.kernel.unpack(panel.b, &mut unpacked[..size]);
-                    panel.b = panel.b.with_unpacked(Some(&unpacked[..size]));
+                    panel.b = panel.b.with_unpacked(Unpacked::Done(&unpacked[..size]));
                 }
                 self.image(sink, &view, 0..count, &panel, scratch);
             }

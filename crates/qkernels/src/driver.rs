@@ -20,7 +20,9 @@ use core::ops::Range;
 use crate::arch::l2_bytes;
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
-use crate::kernel::{Acc, Ahead, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut};
+use crate::kernel::{
+    Acc, Ahead, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut, Unpacked,
+};
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
 use crate::plan::{COLUMN_ARRAYS, L1_PANEL, Plan, stacked_rows};
@@ -239,12 +241,8 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
                 *scale *= a_scale;
             }
         }
-        // At most 2^30. The largest by bits, which compare as magnitudes do, NaN above all.
-        let largest = scale[..n]
-            .iter()
-            .fold(0, |most, s| s.abs().to_bits().max(most));
         let alone = epilogue.bias_f32.is_none() && epilogue.row_scale.is_none();
-        let small = self.scaled && alone && largest <= 0.5f32.to_bits();
+        let small = self.scaled && alone && are_small(&scale[..n]);
         let bias: &mut [f32] = bytemuck::cast_slice_mut(bias);
         let bias = epilogue.bias_f32.map(|b| {
             bias[..n].copy_from_slice(b);
@@ -259,6 +257,16 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
             cut: is_cut.then_some(zb),
         }
     }
+}
+
+/// Whether all sums times these are at most 2^30, or NaN.
+///
+/// A call: inlined, the compiler looks at them whether or not somebody asks.
+#[inline(never)]
+fn are_small(scales: &[f32]) -> bool {
+    // By bits, which compare as magnitudes do, NaN above all.
+    let bits = |scale: &f32| scale.abs().to_bits();
+    scales.iter().map(bits).fold(0, u32::max) <= 0.5f32.to_bits()
 }
 
 /// One share of the output: the loop nest.
@@ -286,7 +294,11 @@ impl<K: Microkernel> Task for Share<'_, K> {
         let (u, terms) = terms.split_at_mut(plan.term_lines);
         let (v, unpacked) = terms.split_at_mut(plan.term_lines);
         let in_place = self.operands.a.in_place::<K>(self.kernel, plan);
-        let lies = self.operands.a.lies();
+        // Nobody asks where the kernel reads A in place.
+        let lies = match in_place {
+            None => self.operands.a.lies(),
+            Some(_) => None,
+        };
         let mut nest = Nest::<T, K> {
             tier,
             kernel: self.kernel,
@@ -472,7 +484,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let b = RhsPanel::new(&self.packed[at..][..depth * width], width)
             .with_outliers(outliers.as_ref());
         let unpacks = K::UNPACKED > 0 && !self.unpacked.is_empty();
-        let resident = self.plan.resident;
+        let resident = unpacks && self.plan.resident;
         let bytes = b.data().len() * K::UNPACKED;
         let before = if resident {
             index * K::NR * depth * K::UNPACKED
@@ -592,9 +604,11 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             }
             let b = if fresh {
                 let all = Cell::from_mut(&mut *self.unpacked).as_slice_of_cells();
-                b.with_unpacking(Some(&all[unpacked.clone()]))
+                b.with_unpacked(Unpacked::Meanwhile(&all[unpacked.clone()]))
+            } else if unpacks {
+                b.with_unpacked(Unpacked::Done(&self.unpacked[unpacked.clone()]))
             } else {
-                b.with_unpacked(unpacks.then(|| &self.unpacked[unpacked.clone()]))
+                b
             };
             fresh = false;
             let scaling = Scaling {

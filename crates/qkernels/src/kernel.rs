@@ -142,7 +142,7 @@ pub(crate) trait Microkernel:
         Self::UNPACKED > 0
     }
     /// Whether a tile of full height unpacks the panel that it is multiplied with
-    /// ([`RhsPanel::with_unpacking`]).
+    /// ([`Unpacked::Meanwhile`]).
     const UNPACKS_MEANWHILE: bool = false;
     /// Rows of a block from which it pays to unpack each panel of B first, for kernels that can.
     const UNPACK_ROWS: usize = 24;
@@ -462,11 +462,21 @@ impl<'a, L> LhsTile<'a, L> {
 pub(crate) struct RhsPanel<'a, R> {
     data: &'a [R],
     width: usize,
-    unpacked: Option<&'a [u8]>,
-    unpacking: Option<&'a [Cell<u8>]>,
+    unpacked: Unpacked<'a>,
     /// Behind a reference: what a tile does not read should not be copied for each of them.
     outliers: Option<&'a PanelOutliers<'a>>,
     ahead: Option<Ahead>,
+}
+
+/// A panel as its kernel unpacks it.
+#[derive(Clone, Copy)]
+pub(crate) enum Unpacked<'a> {
+    /// It is read as it is packed.
+    No,
+    /// It was unpacked before.
+    Done(&'a [u8]),
+    /// Here, by the tile that reads it, of a kernel that [does so](Microkernel::UNPACKS_MEANWHILE).
+    Meanwhile(&'a [Cell<u8>]),
 }
 
 /// What a tile asks memory for while it multiplies: its part of the panel that comes next.
@@ -484,8 +494,7 @@ impl<'a, R> RhsPanel<'a, R> {
         RhsPanel {
             data,
             width,
-            unpacked: None,
-            unpacking: None,
+            unpacked: Unpacked::No,
             outliers: None,
             ahead: None,
         }
@@ -517,30 +526,16 @@ impl<'a, R> RhsPanel<'a, R> {
         self.outliers
     }
 
-    /// The same panel, with what its kernel unpacked it to.
+    /// The same panel, and how it is unpacked.
     #[inline(always)]
-    pub(crate) fn with_unpacked(self, unpacked: Option<&'a [u8]>) -> Self {
+    pub(crate) fn with_unpacked(self, unpacked: Unpacked<'a>) -> Self {
         RhsPanel { unpacked, ..self }
-    }
-
-    /// The same panel, to be unpacked while a tile is multiplied with it, for a kernel that
-    /// [does so](Microkernel::UNPACKS_MEANWHILE).
-    #[inline(always)]
-    pub(crate) fn with_unpacking(self, unpacking: Option<&'a [Cell<u8>]>) -> Self {
-        RhsPanel { unpacking, ..self }
-    }
-
-    /// Where the kernel shall put the elements unpacked.
-    #[inline(always)]
-    #[allow(dead_code, reason = "only kernels that unpack meanwhile ask")]
-    pub(crate) fn unpacking(&self) -> Option<&'a [Cell<u8>]> {
-        self.unpacking
     }
 
     /// The elements as the kernel unpacked them, if it did.
     #[inline(always)]
     #[allow(dead_code, reason = "only kernels that unpack ask")]
-    pub(crate) fn unpacked(&self) -> Option<&'a [u8]> {
+    pub(crate) fn unpacked(&self) -> Unpacked<'a> {
         self.unpacked
     }
 

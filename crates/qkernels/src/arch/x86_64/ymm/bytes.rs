@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use super::Narrow;
 use crate::arch::tile::{Fetching, table};
 use crate::arch::x86_64::avx2::Avx2;
-use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
+use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile};
 use crate::{Arithmetic, Operand};
 
 /// The kernel; a value is the proof that AVX2 runs.
@@ -58,7 +58,7 @@ impl Microkernel for Bytes {
         init: Option<Init<'_, i32>>,
         out: &mut TileMut<'_, i32>,
     ) {
-        let Some(wide) = b.unpacked() else {
+        let Unpacked::Done(wide) = b.unpacked() else {
             return self.0.accumulate(a, b, init, out);
         };
         assert!(wide.len() == b.data().len() * Self::UNPACKED);

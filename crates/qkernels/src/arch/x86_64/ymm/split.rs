@@ -26,7 +26,7 @@ use core::mem::MaybeUninit;
 use super::Narrow;
 use crate::arch::prefetch;
 use crate::arch::x86_64::avx2::Avx2;
-use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
+use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile};
 use crate::outliers::{Group, MAX_DEPTH, QUAD, WINDOW};
 use crate::{Arithmetic, Operand};
 
@@ -131,7 +131,9 @@ impl Microkernel for Split {
         init: Option<Init<'_, i32>>,
         out: &mut TileMut<'_, i32>,
     ) {
-        let unpacked = b.unpacked().expect("the driver unpacks for this kernel");
+        let Unpacked::Done(unpacked) = b.unpacked() else {
+            panic!("the driver unpacks for this kernel");
+        };
         let outliers = b.outliers().expect("the driver gives them to this kernel");
         assert!(unpacked.len() == b.data().len() && outliers.width() == b.width());
         let raw = check_tile::<Self>(&a, &b, init, out).with_rhs(unpacked.as_ptr().cast::<i8>());

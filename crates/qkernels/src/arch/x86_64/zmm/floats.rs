@@ -8,7 +8,7 @@ use super::super::avx512bw::Avx512Bw;
 use super::super::is_amd;
 use super::sums_of_f32;
 use crate::arch::tile::{Lanes, table, tile};
-use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, check_tile};
+use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile};
 use crate::{Arithmetic, Operand};
 use core::arch::x86_64::*;
 
@@ -179,21 +179,22 @@ impl<N: Narrow> Microkernel for Widened<N> {
         out: &mut TileMut<'_, f32>,
     ) {
         let units = b.width() / Self::UNIT;
-        if let Some(to) = b.unpacking() {
-            assert!(to.len() == b.data().len() * Self::UNPACKED);
-            assert!(a.rows() == Self::ROWS[units - 1] && a.is_whole());
-            let raw = check_tile::<Self>(&a, &b, init, out);
-            let raw = RawTile {
-                unpacked: to.as_ptr().cast_mut().cast(),
-                ..raw
-            };
-            // SAFETY: `self` proves the instructions, `check_tile` keeps the promises of `raw` for
-            // the width by which the table is indexed and one tile of its rows, and there is room
-            // for all of the panel.
-            return unsafe { N::WIDENING[units - 1](raw) };
-        }
-        let Some(wide) = b.unpacked() else {
-            return self.0.accumulate(a, b, init, out);
+        let wide = match b.unpacked() {
+            Unpacked::No => return self.0.accumulate(a, b, init, out),
+            Unpacked::Done(wide) => wide,
+            Unpacked::Meanwhile(to) => {
+                assert!(to.len() == b.data().len() * Self::UNPACKED);
+                assert!(a.rows() == Self::ROWS[units - 1] && a.is_whole());
+                let raw = check_tile::<Self>(&a, &b, init, out);
+                let raw = RawTile {
+                    unpacked: to.as_ptr().cast_mut().cast(),
+                    ..raw
+                };
+                // SAFETY: `self` proves the instructions, `check_tile` keeps the promises of `raw`
+                // for the width by which the table is indexed and one tile of its rows, and there
+                // is room for all of the panel, which cells let nobody hold a reference into.
+                return unsafe { N::WIDENING[units - 1](raw) };
+            }
         };
         assert!(wide.len() == b.data().len() * Self::UNPACKED);
         let raw = check_tile::<Self>(&a, &b, init, out).with_rhs(wide.as_ptr().cast::<f32>());
