@@ -90,7 +90,7 @@ impl ParallelFor for Careless {
     }
 }
 
-fn all_threads() -> Vec<Threads<'static>> {
+pub(crate) fn all_threads() -> Vec<Threads<'static>> {
     vec![
         Threads::Single,
         Threads::Custom(&Careless(3)),
