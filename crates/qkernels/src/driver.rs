@@ -8,6 +8,9 @@
 //!       for a tile of rows        the kernel, then the epilogue while its sums are in L1
 //! ```
 //!
+//! Of floats that are widened, the panels of a share may all stay in L2 as they are read, and the few rows
+//! of a block in L1 ([`Plan::resident`]).
+//!
 //! Integer sums start at `bias − (shift + Z_a) · colsum(B)`, plus `Z_b · (K · Z_a − rowsum(A))`
 //! where one `Z_b` serves all columns, so zero points, the shift and the bias cost nothing. Where
 //! rows of A have zero points of their own, products with `colsum(B)` are added; where columns of B
@@ -116,11 +119,11 @@ pub(crate) struct Columns<'a, A> {
     pub(crate) init: &'a [A],
     pub(crate) scale: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
-    /// Whether every scaled sum is below 2^31, or NaN.
+    /// As [`Scaling::small`].
     pub(crate) small: bool,
-    /// Zero points of B as it is packed.
+    /// Zero points of B as it is packed, where columns have some.
     zb: &'a [i32],
-    /// Sums of columns, [cut](crate::kernel::cut), where they are multiplied with bytes.
+    /// In the same place, sums of columns as [`Products::cut`].
     cut: Option<&'a [i32]>,
 }
 
@@ -259,7 +262,7 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
     }
 }
 
-/// Whether all sums times these are at most 2^30, or NaN.
+/// Whether all sums times these are at most 2^30 in magnitude.
 ///
 /// A call: inlined, the compiler looks at them whether or not somebody asks.
 #[inline(never)]
@@ -347,7 +350,8 @@ enum Copies {
     None,
     /// A block before its first panel.
     Block,
-    /// A tile before its first panel, while the tile before it has asked memory for its rows.
+    /// A tile before its first panel; the tile before it has asked memory for its rows, of kernels that
+    /// [ask](Microkernel::asks).
     Tile,
     /// The same, to one place for all, which is in L1 then: where only one panel meets it.
     OnePlace,
@@ -510,11 +514,13 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         // Beside products there is something to add only where B has a zero point.
         let added = multiplied && self.operands.b_zero() != 0 || self.row_terms == RowTerms::Add;
         let sums = self.operands.b.padded_col_sums();
-        // The next panel lies behind this one: every tile asks for its part of it.
+        // The next panel lies behind this one: every tile asks for its part of it, if it is read.
         let tiles = rows.len().div_ceil(height);
         let next = self.packed.get(at + depth * width..).unwrap_or_default();
         let size = size_of_val(self.packed);
-        let asks = K::asks() && far_bytes(rows.len(), tiles).is_some_and(|least| size >= least);
+        let read = !(resident && rows.start > self.first_row);
+        let asks =
+            read && K::asks() && far_bytes(rows.len(), tiles).is_some_and(|least| size >= least);
         let mut ahead = (asks && !next.is_empty()).then(|| Ahead {
             at: next.as_ptr().cast(),
             step: width * K::KG * size_of::<K::Rhs>() / tiles,
@@ -591,14 +597,16 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             let tile_rows = start..start + count;
             start += count;
             tile += 1;
+            // Where rows lie may be anywhere: nothing is read there.
             if let Some((at, bytes)) = lies {
+                let groups = (depth / K::KG).max(1);
                 ahead = Some(Ahead {
-                    at: at.wrapping_add(start * bytes),
-                    step: (bytes * count.min(height)).div_ceil((depth / K::KG).max(1)),
+                    at: at.wrapping_add(start.wrapping_mul(bytes)),
+                    step: bytes.wrapping_mul(count.min(height)).div_ceil(groups),
                 });
             }
             let b = b.with_ahead(ahead);
-            if let Some(ahead) = &mut ahead {
+            if let (Some(ahead), None) = (&mut ahead, lies) {
                 let tiles = if count > height { count / height } else { 1 };
                 ahead.at = ahead.at.wrapping_add(tiles * ahead.step * (depth / K::KG));
             }

@@ -376,22 +376,22 @@ fn row_lines(k: usize) -> usize {
 /// Elements that are worth another thread.
 const SHARE: usize = 1 << 16;
 
-/// How many threads look at A, and at how many rows each.
-fn shares(m: usize, k: usize, threads: usize) -> (usize, usize) {
-    let count = (m.saturating_mul(k) / SHARE).min(threads).max(1);
-    let rows = m.div_ceil(count).max(1);
-    (m.div_ceil(rows), rows)
+/// How many shares of A at most are looked at.
+fn shares(m: usize, k: usize, threads: usize) -> usize {
+    (m.saturating_mul(k) / SHARE).min(threads).max(1)
 }
 
 /// Lines that a call needs besides those of the product: of scales and of zero points, each, and of
-/// what is found.
-fn extra_lines(how: Dynamic, (m, k): (usize, usize), threads: usize) -> (usize, usize) {
-    let (count, rows) = shares(m, k, threads);
+/// what is found by so many shares.
+fn extra_lines(how: Dynamic, (m, k): (usize, usize), shares: usize) -> (usize, usize) {
     if how.per_row() {
-        let all = count.saturating_mul(rows);
-        (lines(m, size_of::<f32>()), all.saturating_mul(row_lines(k)))
+        let rows = m.div_ceil(shares).saturating_mul(shares);
+        (
+            lines(m, size_of::<f32>()),
+            rows.saturating_mul(row_lines(k)),
+        )
     } else {
-        (1, threads.max(1))
+        (1, shares)
     }
 }
 
@@ -413,6 +413,8 @@ struct Activations<'a> {
     how: Dynamic,
     isa: Isa,
     threads: Threads<'a>,
+    /// Shares of rows.
+    shares: usize,
 }
 
 impl Activations<'_> {
@@ -425,7 +427,8 @@ impl Activations<'_> {
             self.a.transposed()
         };
         let isa = self.isa;
-        let (count, rows) = shares(a.rows(), a.cols(), mem.len());
+        let rows = a.rows().div_ceil(self.shares).max(1);
+        let count = a.rows().div_ceil(rows);
         self.threads.for_each(count, mem, 1, &|share, mem| {
             let start = share * rows;
             let rows = start..a.rows().min(start + rows);
@@ -466,7 +469,8 @@ impl Activations<'_> {
     ) -> Result<(), KernelError> {
         let Activations { a, how, isa, .. } = *self;
         let (m, row_lines) = (a.rows(), row_lines(a.cols()));
-        let (count, rows) = shares(m, a.cols(), self.threads.count());
+        let rows = m.div_ceil(self.shares).max(1);
+        let count = m.div_ceil(rows);
         self.threads
             .for_each(count, mem, rows * row_lines, &|share, mem| {
                 let start = share * rows;
@@ -498,8 +502,10 @@ impl VisitKernel for RunDynamic<'_, '_> {
     fn visit<K: Microkernel>(self, tier: K::Home) -> Self::Output {
         let Self { a, b, how, .. } = self;
         let (m, n, k) = (a.rows(), b.n(), b.k());
-        let plan = Plan::new::<K>(m, n, k, self.threads.count());
-        let (group_lines, found_lines) = extra_lines(how, (m, k), self.threads.count());
+        let threads = self.threads.count();
+        let plan = Plan::new::<K>(m, n, k, threads);
+        let shares = shares(m, k, threads);
+        let (group_lines, found_lines) = extra_lines(how, (m, k), shares);
         let total = plan
             .total_lines()
             .saturating_add(group_lines.saturating_mul(2))
@@ -515,6 +521,7 @@ impl VisitKernel for RunDynamic<'_, '_> {
             how,
             isa: b.isa(),
             threads: self.threads,
+            shares,
         };
         let mut epilogue = *self.epilogue;
         let gathered;
@@ -565,7 +572,7 @@ impl Workspace {
         k: usize,
         threads: Threads<'_>,
     ) -> usize {
-        let (group_lines, found_lines) = extra_lines(how, (m, k), threads.count());
+        let (group_lines, found_lines) = extra_lines(how, (m, k), shares(m, k, threads.count()));
         let lines = group_lines.saturating_mul(2).saturating_add(found_lines);
         Workspace::required(isa, m, n, k, threads)
             .saturating_add(lines.saturating_mul(size_of::<Line>()))

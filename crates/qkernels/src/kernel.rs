@@ -92,8 +92,8 @@ pub(crate) struct Init<'a, A> {
 pub(crate) struct Products<'a, A> {
     pub(crate) rows: &'a [A],
     pub(crate) columns: &'a [A],
-    /// The values of columns cut into `low + 128 · high`, where all of these are i16 ([`cut`]), and
-    /// those of rows bytes: products of pairs of i16 are what a kernel may be fast at.
+    /// The values of columns cut into `low + 128 · high`, where all of these are i16 ([`cut`]) and
+    /// those of rows from −255 to 255: products of pairs of i16 are what a kernel may be fast at.
     pub(crate) cut: Option<&'a [A]>,
 }
 
@@ -259,7 +259,7 @@ pub(crate) struct Scaling<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Factors of the tile's rows, multiplied with those of columns first.
     pub(crate) rows: Option<&'a [f32]>,
-    /// Whether every i32 that is scaled is below 2^31, or NaN.
+    /// Whether every scaled sum is known to be at most 2^30 in magnitude.
     pub(crate) small: bool,
 }
 
@@ -470,6 +470,7 @@ pub(crate) struct RhsPanel<'a, R> {
 
 /// A panel as its kernel unpacks it.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "only kernels that unpack read it")]
 pub(crate) enum Unpacked<'a> {
     /// It is read as it is packed.
     No,

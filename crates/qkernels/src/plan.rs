@@ -64,7 +64,7 @@ pub(crate) struct Plan {
     pub(crate) share_lines: usize,
 }
 
-/// Arrays of per-column data: initial sums, scales, float bias, zero points of B.
+/// Arrays of per-column data: initial sums, scales, float bias, zero points of B or its cut sums.
 pub(crate) const COLUMN_ARRAYS: usize = 4;
 
 /// Lines that hold `n` elements of `size` bytes; saturates, so that an absurd size fails to
@@ -103,7 +103,7 @@ impl Plan {
         let resident = K::unpacks()
             && !K::Acc::INTEGER
             && share_rows >= K::UNPACK_ROWS
-            && lowest * padded <= L1_ROWS
+            && lowest.saturating_mul(padded) <= L1_ROWS
             && unpacked.saturating_mul(K::UNPACKED) <= l2_bytes() / 2;
 
         // Widening a panel of floats takes as long as multiplying two to four rows.
@@ -115,7 +115,9 @@ impl Plan {
         let block_bytes = block_bytes() * share;
         // Divisions cost more than the whole of a small product, so none where it fits.
         let (block_rows, block_depth) = if resident {
-            let rows = (L1_ROWS / padded.max(1) / lowest).max(1) * lowest;
+            // Of a single panel that is narrow, tiles are higher.
+            let height = K::ROWS[n.clamp(1, K::NR).div_ceil(K::UNIT) - 1];
+            let rows = (L1_ROWS / padded.max(1) / height).max(1) * height;
             (rows.min(share_rows), depth.max(K::KG))
         } else if padded.saturating_mul(share_rows.max(4 * tallest)) <= block_bytes
             && depth <= K::block_depth()

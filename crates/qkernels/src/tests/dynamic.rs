@@ -2,12 +2,13 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::data::{Rng, tiers};
 use super::gemm::all_threads;
 use crate::{
-    Dynamic, Epilogue, KernelError, Layout, MatMut, MatRef, OutMut, PackedB, Scale, Threads,
-    Workspace, ZeroPoint, gemm_dynamic,
+    Dynamic, Epilogue, Isa, KernelError, Layout, MatMut, MatRef, OutMut, PackedB, ParallelFor,
+    Scale, Threads, Workspace, ZeroPoint, gemm_dynamic,
 };
 
 const HOW: [Dynamic; 4] = [
@@ -105,6 +106,45 @@ fn a_row_without_a_scale_is_named() {
                 "{isa} {threads:?}: {e}"
             );
             assert!(out.iter().all(|&v| v == 5.0));
+        }
+    }
+}
+
+/// A pool that grows whenever it is asked, or says that it is larger than memory.
+struct Growing(AtomicUsize);
+
+impl ParallelFor for Growing {
+    fn threads(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+    fn run(&self, shares: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..shares).for_each(work);
+    }
+}
+
+#[test]
+fn pools_may_be_of_any_size_and_change_it() {
+    let x = activations();
+    let a = MatRef::new(&x, M, K).unwrap();
+    let weights = vec![1i8; K * N];
+    let isa = Isa::detect();
+    let weights = MatRef::new(&weights, K, N).unwrap();
+    let b = PackedB::pack(isa, weights, Layout::RowMajor).unwrap();
+    for how in HOW {
+        let mut expected = vec![0.0; M * N];
+        run(a, &b, how, Threads::Single, &mut expected).unwrap();
+        for threads in [1, 2, 1 << 40] {
+            let pool = Growing(AtomicUsize::new(threads));
+            let threads = Threads::Custom(&pool);
+            let mut out = vec![0.0; M * N];
+            let ep = Epilogue {
+                scale: Scale::Tensor(0.01),
+                ..Epilogue::default()
+            };
+            let c = OutMut::F32(MatMut::new(&mut out, M, N).unwrap());
+            let (zero, mut ws) = (ZeroPoint::Tensor(3), Workspace::new());
+            gemm_dynamic(a, &b, zero, how, &ep, c, &mut ws, threads).unwrap();
+            assert!(out == expected, "{how:?}");
         }
     }
 }

@@ -92,6 +92,65 @@ fn a_single_row_may_have_any_stride() {
     }
 }
 
+/// What is copied is asked for ahead, wherever the stride says that the next row would be.
+#[test]
+fn a_single_row_that_is_copied_may_have_any_stride() {
+    const K: usize = 100;
+    const N: usize = 70;
+    fn check<A: crate::Operand, B: crate::Operand>(isa: Isa, (a, b): (A, B), out: OutMut<'_>) {
+        let b = [b; K * N];
+        let b = PackedB::pack(isa, MatRef::new(&b, K, N).unwrap(), Layout::RowMajor).unwrap();
+        let a = [a; K];
+        let a = MatRef::with_stride(&a, 1, K, usize::MAX).unwrap();
+        let (zp, ep, mut ws) = (ZeroPoints::default(), Epilogue::default(), Workspace::new());
+        gemm(a, &b, zp, &ep, out, &mut ws, Threads::Single).unwrap();
+    }
+    for isa in tiers() {
+        let (mut sums, mut floats) = ([0i32; N], [0f32; N]);
+        let out = OutMut::I32(MatMut::new(&mut sums, 1, N).unwrap());
+        check(isa, (3i8, -2i8), out);
+        assert_eq!(sums, [-600; N], "{isa}");
+        let out = OutMut::F32(MatMut::new(&mut floats, 1, N).unwrap());
+        check(isa, (f16::from_f32(3.0), f16::from_f32(0.5)), out);
+        assert_eq!(floats, [150.0; N], "{isa}");
+
+        let b = [1i8; K * N];
+        let b = PackedB::pack(isa, MatRef::new(&b, K, N).unwrap(), Layout::RowMajor).unwrap();
+        let x = [0.5f32; K];
+        for how in [Dynamic::Tensor, Dynamic::Row] {
+            gemm_dynamic(
+                MatRef::with_stride(&x, 1, K, usize::MAX).unwrap(),
+                &b,
+                ZeroPoint::Tensor(0),
+                how,
+                &Epilogue::default(),
+                OutMut::F32(MatMut::new(&mut floats, 1, N).unwrap()),
+                &mut Workspace::new(),
+                Threads::Single,
+            )
+            .unwrap();
+            assert!(
+                floats.iter().all(|v| (v - 50.0).abs() < 1e-3),
+                "{isa} {how:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_an_absurd_depth_requires_is_said() {
+    for isa in tiers() {
+        for arithmetic in [Arithmetic::Int8, Arithmetic::Bf16, Arithmetic::F16] {
+            let required =
+                Workspace::required_for(isa, arithmetic, 64, 64, usize::MAX, Threads::Single);
+            assert!(
+                required > usize::MAX / 128,
+                "{isa} {arithmetic:?}: {required}"
+            );
+        }
+    }
+}
+
 /// Runs a batch of products of i8 without an element.
 fn batch(isa: Isa, count: usize, shapes: [(usize, usize); 3]) -> Result<(), KernelError> {
     let [a, b, out] = shapes;

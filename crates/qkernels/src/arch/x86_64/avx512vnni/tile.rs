@@ -357,8 +357,7 @@ fn scaled<const V: usize>(
 /// The rest of the epilogue of `16 · V` sums: the bits of [`store_tile`](crate::store::store_tile).
 /// With `PART` only the elements in `mask` are stored, of one vector.
 ///
-/// The choices are made once for all vectors. `small`: what is scaled is, or it is NaN
-/// ([`Scaling::small`]).
+/// The choices are made once for all vectors. `small` is that of [`Scaling`].
 ///
 /// # Safety
 ///

@@ -178,6 +178,8 @@ impl<N: Narrow> Microkernel for Widened<N> {
         init: Option<Init<'_, f32>>,
         out: &mut TileMut<'_, f32>,
     ) {
+        // The rows of the tables' tiles.
+        const { assert!(matches!(N::ROWS, [12, 12, 8, 6])) };
         let units = b.width() / Self::UNIT;
         let wide = match b.unpacked() {
             Unpacked::No => return self.0.accumulate(a, b, init, out),
