@@ -399,7 +399,8 @@ struct Nest<'a, T, K: Microkernel> {
 }
 
 impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
-    /// Copies rows of A to row `at` of the copy as the kernel reads them, from `k0` on for `depth` with zeros beyond K.
+    /// Copies rows of A to row `at` of the copy as the kernel reads them, from `k0` on for `depth` with
+    /// zeros beyond K.
     #[inline(always)]
     fn copy_rows(&mut self, rows: Range<usize>, at: usize, k0: usize, depth: usize) {
         self.tier.enter(Copy::<K> {
@@ -496,8 +497,9 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             0
         };
         let unpacked = before..before + bytes;
-        // Unpacked by the first tile, or before it.
-        let mut fresh = unpacks && !(resident && rows.start > self.first_row);
+        // Unpacked by the first tile, or before it, unless the first block did.
+        let done = resident && rows.start > self.first_row;
+        let mut fresh = unpacks && !done;
         if fresh && !(K::UNPACKS_MEANWHILE && rows.len() >= K::ROWS[width / K::UNIT - 1]) {
             self.kernel.unpack(b, &mut self.unpacked[unpacked.clone()]);
             fresh = false;
@@ -514,13 +516,12 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         // Beside products there is something to add only where B has a zero point.
         let added = multiplied && self.operands.b_zero() != 0 || self.row_terms == RowTerms::Add;
         let sums = self.operands.b.padded_col_sums();
-        // The next panel lies behind this one: every tile asks for its part of it, if it is read.
+        // The next panel lies behind this one: every tile asks for its part of it, if that will be read.
         let tiles = rows.len().div_ceil(height);
         let next = self.packed.get(at + depth * width..).unwrap_or_default();
         let size = size_of_val(self.packed);
-        let read = !(resident && rows.start > self.first_row);
         let asks =
-            read && K::asks() && far_bytes(rows.len(), tiles).is_some_and(|least| size >= least);
+            !done && K::asks() && far_bytes(rows.len(), tiles).is_some_and(|least| size >= least);
         let mut ahead = (asks && !next.is_empty()).then(|| Ahead {
             at: next.as_ptr().cast(),
             step: width * K::KG * size_of::<K::Rhs>() / tiles,

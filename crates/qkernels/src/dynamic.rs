@@ -52,8 +52,7 @@ impl Dynamic {
         matches!(self, Dynamic::Row | Dynamic::SymmetricRow)
     }
 
-    fn params(self, found: MinMax) -> Result<QParams, FormatError> {
-        let (min, max) = (found.min.unwrap_or(0.0), found.max.unwrap_or(0.0));
+    fn params(self, min: f32, max: f32) -> Result<QParams, FormatError> {
         match self.dtype() {
             DType::U8 => dynamic_params(min, max),
             dtype => QParams::from_range(min, max, dtype, Scheme::Symmetric),
@@ -308,6 +307,18 @@ struct Found {
     zero_point: i32,
 }
 
+impl From<MinMax> for Found {
+    #[inline(always)]
+    fn from(ends: MinMax) -> Found {
+        Found {
+            min: ends.min.unwrap_or(0.0),
+            max: ends.max.unwrap_or(0.0),
+            scale: 0.0,
+            zero_point: 0,
+        }
+    }
+}
+
 /// The range of some rows.
 struct Ends<'a> {
     a: MatRef<'a, f32>,
@@ -347,21 +358,15 @@ impl Task for Rows<'_, '_> {
     fn run<T: Tier>(self, tier: T) {
         let Rows { a, how, .. } = self;
         for (i, row) in self.rows.zip(self.mem.chunks_exact_mut(self.row_lines)) {
-            let ends = range(tier, &a, i);
+            let mut found = Found::from(range(tier, &a, i));
             let (row, last) = row.split_at_mut(self.row_lines - 1);
-            let found: &mut [Found] = bytemuck::cast_slice_mut(last);
-            found[0] = Found {
-                min: ends.min.unwrap_or(0.0),
-                max: ends.max.unwrap_or(0.0),
-                scale: 0.0,
-                zero_point: 0,
-            };
-            let params = how.params(ends).ok();
+            let params = how.params(found.min, found.max).ok();
             if let Some((params, by)) = params.and_then(|p| Some((p, By::new(&p)?))) {
-                (found[0].scale, found[0].zero_point) = (params.scale(), params.zero_point());
+                (found.scale, found.zero_point) = (params.scale(), params.zero_point());
                 let row: &mut [u8] = bytemuck::cast_slice_mut(row);
                 by.quantize(tier, &a, i, 0, &mut row[..a.cols()]);
             }
+            bytemuck::cast_slice_mut(last)[0] = found;
         }
     }
 }
@@ -433,13 +438,7 @@ impl Activations<'_> {
             let start = share * rows;
             let rows = start..a.rows().min(start + rows);
             let ends = isa.enter_shared(Ends { a, rows });
-            let found: &mut [Found] = bytemuck::cast_slice_mut(mem);
-            found[0] = Found {
-                min: ends.min.unwrap_or(0.0),
-                max: ends.max.unwrap_or(0.0),
-                scale: 0.0,
-                zero_point: 0,
-            };
+            bytemuck::cast_slice_mut(mem)[0] = Found::from(ends);
         });
         let found = |line: &Line| -> Found { bytemuck::cast_slice(core::slice::from_ref(line))[0] };
         // 0 is in the range of all that there are.
@@ -450,13 +449,8 @@ impl Activations<'_> {
     }
 
     fn params(&self, row: Option<usize>, (min, max): (f32, f32)) -> Result<QParams, KernelError> {
-        let found = MinMax {
-            min: Some(min),
-            max: Some(max),
-            ..MinMax::default()
-        };
         self.how
-            .params(found)
+            .params(min, max)
             .map_err(|_| KernelError::DynamicRange { row, min, max })
     }
 

@@ -162,53 +162,25 @@ impl Avx512Vnni {
         let mut sums = [[0; CHUNK]; MOST / CHUNK];
         let mut tile = TileMut::new(sums.as_flattened_mut(), width, rows, width);
         self.accumulate(a, b, Some(init), &mut tile);
-        let full = out.width() == width * steps.size();
         for r in 0..rows {
-            let out = out.row_mut(r);
+            let out = out.row_mut(r).chunks_mut(CHUNK * steps.size());
             let row = scaling.rows.map(|rows| rows[r]);
-            let sums = &sums[r * (width / CHUNK)..][..width / CHUNK];
-            if let (Some(sums), true) = (sums.first_chunk(), full) {
-                // SAFETY: `self` proves the instructions, and this is a full row of four chunks.
-                unsafe { through::<4, false>(sums, row, &scaling, 0, steps, out, u16::MAX) };
-                continue;
-            }
-            let out = out.chunks_mut(CHUNK * steps.size());
+            let sums = &sums[r * (width / CHUNK)..];
             for (v, (out, sums)) in out.zip(sums).enumerate() {
+                // The plan pads every array to whole chunks.
+                let chunk = |from: &[f32]| [from.as_chunks().0[v]];
+                let (scale, bias) = (chunk(scaling.scale), scaling.bias.map(chunk));
                 let mask = u16::MAX >> (CHUNK - out.len() / steps.size());
                 // SAFETY: `self` proves the instructions, and the mask keeps to the elements of
                 // `out`, of which there are one to sixteen.
-                unsafe { through::<1, true>(&[*sums], row, &scaling, v, steps, out, mask) };
+                unsafe {
+                    let sums = _mm512_loadu_si512(sums.as_ptr().cast());
+                    let scaled = scaled(&[sums], (row, &scale), bias.as_ref());
+                    put::<1, true>(steps, &[sums], (scaled, false), out.as_mut_ptr(), mask);
+                }
             }
         }
         true
-    }
-}
-
-/// Finishes `V` chunks of a row of sums, from chunk `at` of the panel on.
-///
-/// # Safety
-///
-/// As [`put`]'s; `out` has those elements.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn through<const V: usize, const PART: bool>(
-    sums: &[[i32; CHUNK]; V],
-    row: Option<f32>,
-    scaling: &Scaling<'_>,
-    at: usize,
-    steps: &Steps<'_>,
-    out: &mut [u8],
-    mask: __mmask16,
-) {
-    // The plan pads every array to whole chunks.
-    let chunks = |from: &[f32]| from.as_chunks().0[at..].first_chunk().copied();
-    let (Some(scale), bias) = (chunks(scaling.scale), scaling.bias.and_then(chunks)) else {
-        return;
-    };
-    // SAFETY: a chunk is a vector; otherwise as promised by the caller.
-    unsafe {
-        let sums = sums.map(|sums| _mm512_loadu_si512(sums.as_ptr().cast()));
-        let scaled = (scaled(&sums, (row, &scale), bias.as_ref()), scaling.small);
-        put::<V, PART>(steps, &sums, scaled, out.as_mut_ptr(), mask);
     }
 }
 
