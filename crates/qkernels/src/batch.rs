@@ -487,9 +487,10 @@ impl VisitKernel for RunBatch<'_, '_> {
                 // SAFETY: `i` is below the count, all of whose matrices lie inside the slice that
                 // the output was made of, none overlaps another, and this share alone has this one.
                 target.out = unsafe { target.out.moved(i * targets.stride) };
-                // Checked before anything was written.
+                // All of it was checked before anything was written.
                 let call = Call::new(a.into(), packed, zp, epilogue, target, within);
-                let done = call.and_then(|call| call.run::<K>(tier, &layout.plan, mem));
+                debug_assert!(call.check().is_ok());
+                let done = call.run::<K>(tier, &layout.plan, mem);
                 debug_assert!(done.is_ok());
             }
         };

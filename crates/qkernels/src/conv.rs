@@ -287,7 +287,8 @@ pub fn conv2d<A: Lhs>(
         };
         // Zero points and biases were checked for all groups, against the depth without padding.
         let b_ref = b.as_ref();
-        let call = Call::new_with_sums_checked(a, b_ref, zp, &epilogue, target, threads)?;
+        let call = Call::new(a, b_ref, zp, &epilogue, target, threads);
+        call.check_shapes()?;
         run(weights.direct(&call, g), &call, ws)?;
     }
     Ok(())

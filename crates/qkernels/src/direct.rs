@@ -405,7 +405,7 @@ impl<K: Microkernel> Share<'_, K> {
         let (count, depth) = self.set_segments(view.image, ys, xs, segments);
         // None: nothing but padding.
         let segments = (count > 0).then(|| Segments::new(&segments[..count]));
-        self.set_init(ys, xs, &panel.cols, panel.b.width(), init);
+        let init = self.init(ys, xs, &panel.cols, panel.b.width(), init);
         let first = if segments.is_some() {
             view.first + y.first(ys) * row + x.first(xs) * pixel
         } else {
@@ -498,16 +498,27 @@ impl<K: Microkernel> Share<'_, K> {
         (count, length)
     }
 
-    /// What the sums of a panel start at.
+    /// What the sums of a panel start at; `to` has room for it.
     #[inline(always)]
-    fn set_init(&self, ys: &Run, xs: &Run, cols: &Range<usize>, width: usize, to: &mut [K::Acc]) {
+    fn init<'i>(
+        &self,
+        ys: &Run,
+        xs: &Run,
+        cols: &Range<usize>,
+        width: usize,
+        to: &'i mut [K::Acc],
+    ) -> &'i [K::Acc]
+    where
+        Self: 'i,
+    {
         let Patches { y, x, .. } = *self.direct.image;
-        let to = &mut to[..width];
-        to.copy_from_slice(&self.columns.init[cols.start..][..width]);
+        let init = self.columns.init(cols.start..cols.start + width);
         let whole = ys.taps.len() == y.kernel && xs.taps.len() == x.kernel;
         if whole || self.factor == 0 {
-            return;
+            return init;
         }
+        let to = &mut to[..width];
+        to.copy_from_slice(init);
         for ky in 0..y.kernel {
             for kx in 0..x.kernel {
                 if ys.taps.contains(&ky) && xs.taps.contains(&kx) {
@@ -520,6 +531,7 @@ impl<K: Microkernel> Share<'_, K> {
                 }
             }
         }
+        to
     }
 
     /// One tile or stack of tiles, and its epilogue.

@@ -24,7 +24,7 @@ use crate::arch::l2_bytes;
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{
-    Acc, Ahead, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut, Unpacked,
+    Acc, Ahead, Init, LhsTile, Microkernel, Products, RhsPanel, Scaling, TileMut, Unpacked, zeros,
 };
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
@@ -35,17 +35,17 @@ use crate::workspace::Line;
 use crate::{Epilogue, Scale, Threads, ZeroPoint, ZeroPoints};
 
 /// Bytes of packed B from which on the next panel is asked for while one is multiplied by so many rows
-/// in so many tiles; none where that is never.
+/// in tiles of a height; none where that is never.
 ///
 /// Of several tiles other data takes a part of L2. One tile alone reads B once: where L2 holds a part
 /// of B, asking for it costs up to half the speed, and one or two rows read as fast without from
 /// everywhere (Emerald Rapids; four rows from memory two thirds as fast).
-fn far_bytes(rows: usize, tiles: usize) -> Option<usize> {
-    match (rows, tiles) {
-        (..=2, _) => None,
+fn far_bytes(rows: usize, height: usize) -> Option<usize> {
+    match rows {
+        ..=2 => None,
         // Tests are of small products.
         _ if cfg!(test) => Some(1),
-        (_, 1) => Some(3 * l2_bytes()),
+        _ if rows <= height => Some(3 * l2_bytes()),
         _ => Some(512 << 10),
     }
 }
@@ -56,7 +56,7 @@ pub(crate) struct Operands<'a> {
     pub(crate) a: Source<'a>,
     pub(crate) b: PackedRef<'a>,
     pub(crate) zp: ZeroPoints<'a>,
-    pub(crate) epilogue: Epilogue<'a>,
+    pub(crate) epilogue: &'a Epilogue<'a>,
     /// A factor that the scales of columns are multiplied with first: a scale of A.
     pub(crate) a_scale: Option<f32>,
 }
@@ -115,8 +115,8 @@ impl Operands<'_> {
 
 /// Per-column data, each array padded to whole chunks and one more.
 pub(crate) struct Columns<'a, A> {
-    /// What the sums start at.
-    pub(crate) init: &'a [A],
+    /// What the sums start at, unless that is zero.
+    init: Option<&'a [A]>,
     pub(crate) scale: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
     /// As [`Scaling::small`].
@@ -125,6 +125,17 @@ pub(crate) struct Columns<'a, A> {
     zb: &'a [i32],
     /// In the same place, sums of columns as [`Products::cut`].
     cut: Option<&'a [i32]>,
+}
+
+impl<'a, A: Acc> Columns<'a, A> {
+    /// What the sums of columns of one panel start at.
+    #[inline(always)]
+    pub(crate) fn init(&self, cols: Range<usize>) -> &'a [A] {
+        match self.init {
+            Some(init) => &init[cols],
+            None => zeros(cols.len()),
+        }
+    }
 }
 
 /// Computes `out = epilogue((A − Z_a) · (B − Z_b))` of some rows and columns; `mem` holds the plan's
@@ -138,6 +149,11 @@ pub(crate) fn run<K: Microkernel>(
     mem: &mut [Line],
     threads: Threads<'_>,
 ) {
+    let steps = match steps {
+        // Nothing is left to do to sums of floats, so they need no way through memory.
+        Steps::Floats { .. } if !K::Acc::INTEGER && operands.epilogue.is_plain() => Steps::Sums,
+        steps => steps,
+    };
     let (columns, shares) = mem.split_at_mut(plan.column_lines);
     let columns = tier.enter(SetColumns::<K> {
         scaled: !matches!(steps, Steps::Sums),
@@ -196,6 +212,7 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
         let bias = &mut words[..self.plan.columns];
 
         let mut is_cut = false;
+        let mut starts = false;
         let init: &mut [K::Acc] = bytemuck::cast_slice_mut(init);
         if K::Acc::INTEGER {
             // Everything is modulo 2^32: only the finished sums are known to fit.
@@ -206,8 +223,11 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
             let shift = self.operands.a.shift::<K>();
             let factor = shift.wrapping_add(tensor).wrapping_neg();
             let sums = b.padded_col_sums();
-            for (init, sum) in init.iter_mut().zip(sums) {
-                *init = K::Acc::from_i32(sum.wrapping_mul(factor));
+            starts = factor != 0 || epilogue.bias.is_some();
+            if starts {
+                for (init, sum) in init.iter_mut().zip(sums) {
+                    *init = K::Acc::from_i32(sum.wrapping_mul(factor));
+                }
             }
             if let Some(bias) = epilogue.bias {
                 for (init, bias) in init.iter_mut().zip(bias) {
@@ -229,8 +249,6 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
                     *zb = z.wrapping_add(b.shift());
                 }
             }
-        } else {
-            init.fill(K::Acc::default());
         }
         let scale: &mut [f32] = bytemuck::cast_slice_mut(scale);
         match epilogue.scale {
@@ -252,7 +270,7 @@ impl<'m, K: Microkernel> Task for SetColumns<'_, 'm, K> {
             &*bias
         });
         Columns {
-            init,
+            init: starts.then_some(init),
             scale,
             bias,
             small,
@@ -302,6 +320,8 @@ impl<K: Microkernel> Task for Share<'_, K> {
             None => self.operands.a.lies(),
             Some(_) => None,
         };
+        // Where all of A stays in L1, stacks of tiles gain more than copying meanwhile.
+        let few = K::STACKS && plan.in_l1::<K::Lhs>(self.rows.len());
         let mut nest = Nest::<T, K> {
             tier,
             kernel: self.kernel,
@@ -320,6 +340,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
             shift: self.operands.a.shift::<K>() != 0,
             copies: match in_place {
                 Some(_) => Copies::None,
+                None if few => Copies::Block,
                 None if self.panels.len() == 1 && plan.block_depth >= plan.depth => {
                     Copies::OnePlace
                 }
@@ -334,11 +355,12 @@ impl<K: Microkernel> Task for Share<'_, K> {
             v: bytemuck::cast_slice_mut(v),
             unpacked: bytemuck::cast_slice_mut(&mut unpacked[..plan.unpack_lines]),
         };
-        for start in self.rows.clone().step_by(plan.block_rows) {
-            nest.block(
-                start..self.rows.end.min(start + plan.block_rows),
-                self.panels.clone(),
-            );
+        // No `step_by`, which divides.
+        let mut start = self.rows.start;
+        while start < self.rows.end {
+            let end = self.rows.end.min(start + plan.block_rows);
+            nest.block(start..end, self.panels.clone());
+            start = end;
         }
     }
 }
@@ -509,7 +531,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let cut = self.plan.block_depth < self.plan.depth;
         // Sums that need nothing more can go to the output without the tile buffer.
         let whole = width == cols.len() || K::MASKS && !cut;
-        let init_cols = &columns.init[cols.start..][..width];
+        let init_cols = columns.init(cols.start..cols.start + width);
         let height = K::ROWS[width / K::UNIT - 1];
         let sink = self.sink;
         let multiplied = K::PRODUCTS && self.row_terms == RowTerms::Products;
@@ -517,14 +539,13 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let added = multiplied && self.operands.b_zero() != 0 || self.row_terms == RowTerms::Add;
         let sums = self.operands.b.padded_col_sums();
         // The next panel lies behind this one: every tile asks for its part of it, if that will be read.
-        let tiles = rows.len().div_ceil(height);
         let next = self.packed.get(at + depth * width..).unwrap_or_default();
         let size = size_of_val(self.packed);
-        let asks =
-            !done && K::asks() && far_bytes(rows.len(), tiles).is_some_and(|least| size >= least);
-        let mut ahead = (asks && !next.is_empty()).then(|| Ahead {
+        let asks = !done && !next.is_empty() && K::asks();
+        let asks = asks && far_bytes(rows.len(), height).is_some_and(|least| size >= least);
+        let mut ahead = asks.then(|| Ahead {
             at: next.as_ptr().cast(),
-            step: width * K::KG * size_of::<K::Rhs>() / tiles,
+            step: width * K::KG * size_of::<K::Rhs>() / rows.len().div_ceil(height),
         });
 
         // Where sums need no buffer, one call multiplies several tiles.
@@ -667,7 +688,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
     /// `rows` of the block, and columns of whole units.
     #[inline(always)]
     fn start_sums(&mut self, at: usize, rows: Range<usize>, cols: Range<usize>) {
-        let init = &self.columns.init[cols.clone()];
+        let init = self.columns.init(cols.clone());
         let sums = &self.operands.b.padded_col_sums()[cols.clone()];
         let zb = &self.columns.zb[cols];
         let outer = self.row_terms == RowTerms::Outer;

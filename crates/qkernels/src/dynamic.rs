@@ -549,8 +549,9 @@ impl VisitKernel for RunDynamic<'_, '_> {
             b: self.b_zero,
         };
         let target = gemm::Target::new(self.out, &epilogue);
-        let mut call = Call::new(source, b, zp, &epilogue, target, self.threads)?;
+        let mut call = Call::new(source, b, zp, &epilogue, target, self.threads);
         call.operands.a_scale = a_scale;
+        call.check()?;
         call.run::<K>(tier, &plan, mem)
     }
 }

@@ -66,13 +66,14 @@ pub fn gemm<'b, A: Operand>(
     threads: Threads<'_>,
 ) -> Result<(), KernelError> {
     let target = Target::new(out, epilogue);
-    let call = Call::new(source(a), b.into(), zp, epilogue, target, threads)?;
+    let call = Call::new(source(a), b.into(), zp, epilogue, target, threads);
     run(&call, ws)
 }
 
 /// Runs a call on the kernel for it. Not generic, as all functions from which kernels are reached:
 /// so they are compiled in this crate, once.
 fn run(call: &Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
+    call.check()?;
     let Operands { a, b, .. } = &call.operands;
     with_kernel_for(b, a.rows(), Run { call, ws })
 }
@@ -108,7 +109,7 @@ impl<'c> Target<'c> {
     }
 }
 
-/// A call whose arguments fit each other.
+/// A call: to be [checked](Self::check) before it runs.
 pub(crate) struct Call<'c> {
     pub(crate) operands: Operands<'c>,
     target: Target<'c>,
@@ -116,31 +117,46 @@ pub(crate) struct Call<'c> {
 }
 
 impl<'c> Call<'c> {
-    #[inline]
+    /// Made where it stays: to move what it holds takes as long as a small product.
+    #[inline(always)]
     pub(crate) fn new(
         a: Source<'c>,
         b: PackedRef<'c>,
         zp: ZeroPoints<'c>,
-        epilogue: &Epilogue<'c>,
+        epilogue: &'c Epilogue<'c>,
         target: Target<'c>,
         threads: Threads<'c>,
-    ) -> Result<Self, KernelError> {
-        let call = Self::new_with_sums_checked(a, b, zp, epilogue, target, threads)?;
-        check_sums(&a, &b, zp, epilogue)?;
-        Ok(call)
+    ) -> Self {
+        Call {
+            operands: Operands {
+                a,
+                b,
+                zp,
+                epilogue,
+                a_scale: None,
+            },
+            target,
+            threads,
+        }
     }
 
-    /// As [`new`](Self::new), for zero points and a bias that were checked: of fewer products, say,
+    /// Whether all arguments fit each other.
+    pub(crate) fn check(&self) -> Result<(), KernelError> {
+        self.check_shapes()?;
+        let Operands {
+            a, b, zp, epilogue, ..
+        } = &self.operands;
+        check_sums(a, b, *zp, epilogue)
+    }
+
+    /// As [`check`](Self::check), for zero points and a bias that were checked: of fewer products, say,
     /// where part of K is padding.
-    #[inline(always)]
-    pub(crate) fn new_with_sums_checked(
-        a: Source<'c>,
-        b: PackedRef<'c>,
-        zp: ZeroPoints<'c>,
-        epilogue: &Epilogue<'c>,
-        target: Target<'c>,
-        threads: Threads<'c>,
-    ) -> Result<Self, KernelError> {
+    pub(crate) fn check_shapes(&self) -> Result<(), KernelError> {
+        let Call {
+            operands: Operands { a, b, epilogue, .. },
+            target,
+            ..
+        } = self;
         let (m, n, k) = (a.rows(), b.n(), b.k());
         if !b.arithmetic().takes(a.dtype()) {
             return Err(KernelError::Arithmetic {
@@ -151,23 +167,7 @@ impl<'c> Call<'c> {
         }
         check_shape("a", (m, a.depth()), (m, k))?;
         check_shape("out", target.out.shape(), (m, n))?;
-        epilogue.check(target.dtype, (m, n), target.params, b.arithmetic())?;
-        let mut target = target;
-        if !b.arithmetic().integer() && target.dtype == DType::F32 && epilogue.is_plain() {
-            // Nothing is left to do to them, so they need no way through memory.
-            target.steps = Steps::Sums;
-        }
-        Ok(Call {
-            operands: Operands {
-                a,
-                b,
-                zp,
-                epilogue: *epilogue,
-                a_scale: None,
-            },
-            target,
-            threads,
-        })
+        epilogue.check(target.dtype, (m, n), target.params, b.arithmetic())
     }
 
     /// Runs it on a kernel, with memory that the plan asks for.

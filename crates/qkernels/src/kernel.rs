@@ -12,7 +12,7 @@ use crate::store::Steps;
 use crate::{Arithmetic, Operand};
 
 #[allow(unused_imports, reason = "only the vector tiers use them")]
-pub(crate) use raw::{RawTile, check_finished, check_tile};
+pub(crate) use raw::{RawTile, check_finished, check_tile, zeros};
 
 /// What sums are kept in: i32 or f32.
 pub(crate) trait Acc: Pod + Default + Send + Sync {
@@ -82,7 +82,7 @@ impl Acc for f32 {
 /// `start[r · stride + j] + rows[r] + products.rows[r] · products.columns[j]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Init<'a, A> {
-    /// One value a column, of floats zeros; with a stride, rows of them.
+    /// One value a column, of floats zeros ([`zeros`] where all are); with a stride, rows of them.
     pub(crate) start: &'a [A],
     /// Distance of rows; 0 where all start alike.
     pub(crate) stride: usize,
@@ -197,12 +197,15 @@ pub(crate) trait Microkernel:
 
     /// One element of A as the instruction reads it, shifted if it is signed.
     fn lhs<A: Operand>(a: A) -> Self::Lhs;
-    /// A row of A as the instruction reads it; `to` is as long.
+    /// A row of A as the instruction reads it; `to` is as long or longer, and what follows takes zeros,
+    /// or of integers any values.
     #[inline(always)]
     fn lhs_row<A: Operand>(self, from: &[A], to: &mut [Self::Lhs]) {
+        let (to, rest) = to.split_at_mut(from.len());
         for (to, &from) in to.iter_mut().zip(from) {
             *to = Self::lhs(from);
         }
+        rest.fill(bytemuck::Zeroable::zeroed());
     }
     /// One element of B as it is packed (of bytes always a signed one); zero for zero.
     fn rhs<B: Operand>(b: B) -> Self::Rhs;

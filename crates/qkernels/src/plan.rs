@@ -181,6 +181,15 @@ impl Plan {
         }
     }
 
+    /// Whether a copy of so many rows stays in L1.
+    #[inline(always)]
+    pub(crate) fn in_l1<L>(&self, rows: usize) -> bool {
+        self.lhs_stride
+            .saturating_mul(rows)
+            .saturating_mul(size_of::<L>())
+            <= L1_ROWS
+    }
+
     pub(crate) fn shares(&self) -> usize {
         self.parts.0 * self.parts.1
     }

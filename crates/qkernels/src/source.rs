@@ -143,10 +143,15 @@ impl<'a> Source<'a> {
             // The kernel shifts a row once a panel and shares that among the panel's columns; a
             // copy is made once. So where shifting takes time, the kernel does it for one panel
             // of several units, or where rows are so short that copying each costs more than its
-            // bytes.
+            // bytes, unless all of them stay in L1.
             let shifts =
                 K::SHIFTS && lhs_shift::<K, A>() != 0 && size_of::<A>() == size_of::<K::Lhs>();
-            let few = plan.n <= K::NR && plan.k <= 64;
+            let longest = if K::STACKS && plan.in_l1::<K::Lhs>(a.rows()) {
+                32
+            } else {
+                64
+            };
+            let few = plan.n <= K::NR && plan.k <= longest;
             let worth = kernel.shifts_freely() || few;
             (a.col_stride() == 1 && spread && (same || shifts && worth))
                 .then(|| (bytemuck::cast_slice(a.data()), a.row_stride()))
@@ -243,14 +248,18 @@ fn copy_rows<K: Microkernel>(
     stride: usize,
     to: &mut [K::Lhs],
 ) {
-    let count = depth.min(source.depth() - k0);
-    for to in to.chunks_mut(stride).take(rows.len()) {
+    with_matrix!(source,
+        m => copy_matrix(kernel, m, rows, k0, depth, stride, to),
+        g => copy_gathered::<K>(*g, rows, k0, depth, stride, to)
+    );
+}
+
+/// Zeros from `count` on to `depth` of each row.
+#[inline(always)]
+fn pad<L: bytemuck::Pod>(rows: usize, count: usize, depth: usize, stride: usize, to: &mut [L]) {
+    for to in to.chunks_mut(stride).take(rows) {
         to[count..depth].fill(bytemuck::Zeroable::zeroed());
     }
-    with_matrix!(source,
-        m => copy_matrix(kernel, m, rows, k0, count, stride, to),
-        g => copy_gathered::<K>(*g, rows, k0, count, stride, to)
-    );
 }
 
 /// Elements of rows that are interleaved at a time, on the stack.
@@ -356,7 +365,7 @@ fn copy_matrix<A: Operand, K: Microkernel>(
     a: &MatRef<'_, A>,
     rows: Range<usize>,
     k0: usize,
-    count: usize,
+    depth: usize,
     stride: usize,
     to: &mut [K::Lhs],
 ) {
@@ -364,13 +373,18 @@ fn copy_matrix<A: Operand, K: Microkernel>(
     if K::Acc::INTEGER != A::ARITHMETIC.integer() {
         return;
     }
+    let count = depth.min(a.cols() - k0);
     if a.col_stride() == 1 {
+        // Up to whole lines, which are copied faster.
+        let room = stride.min(depth.next_multiple_of(64 / size_of::<K::Lhs>()));
         for (i, to) in rows.zip(to.chunks_mut(stride)) {
             let from = &a.data()[i * a.row_stride() + k0..][..count];
-            kernel.lhs_row(from, &mut to[..count]);
+            let room = room.min(to.len());
+            kernel.lhs_row(from, &mut to[..room]);
         }
         return;
     }
+    pad(rows.len(), count, depth, stride, to);
     // Columns one after the other in the order of memory; sixteen rows at a time, so that their
     // copies stay in L1.
     for first in rows.clone().step_by(16) {
@@ -392,13 +406,15 @@ fn copy_gathered<K: Microkernel>(
     g: &dyn Gather,
     rows: Range<usize>,
     k0: usize,
-    count: usize,
+    depth: usize,
     stride: usize,
     to: &mut [K::Lhs],
 ) {
     if !K::Acc::INTEGER {
         return;
     }
+    let count = depth.min(g.depth() - k0);
+    pad(rows.len(), count, depth, stride, to);
     let signed = g.dtype().is_signed();
     let in_place = TypeId::of::<K::Lhs>() == TypeId::of::<u8>();
     if let (Some(patches), true) = (g.patches(), in_place) {

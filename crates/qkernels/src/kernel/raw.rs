@@ -1,9 +1,21 @@
 //! Checked panels as pointers, for kernels in intrinsics.
 
-use super::{Ahead, Init, LhsTile, MAX_ROWS, Microkernel, Products, RhsPanel, Segment, TileMut};
+use super::{
+    Acc, Ahead, Init, LhsTile, MAX_ROWS, Microkernel, Products, RhsPanel, Segment, TileMut,
+};
 
-/// What rows without a term start at.
-static NO_ROWS: [i32; MAX_ROWS] = [0; MAX_ROWS];
+/// What sums start at where nothing is added, and rows without a term: known by their place.
+static ZEROS: [i32; MAX_ROWS] = [0; MAX_ROWS];
+
+/// So many zeros, of which a kernel knows that they are zeros.
+///
+/// # Panics
+///
+/// When these are more than [`MAX_ROWS`].
+#[inline(always)]
+pub(crate) fn zeros<A: Acc>(count: usize) -> &'static [A] {
+    bytemuck::cast_slice(&ZEROS[..count])
+}
 
 /// A tile as pointers, for kernels in intrinsics.
 #[derive(Clone, Copy)]
@@ -46,7 +58,14 @@ impl<L, R, A: 'static, E> RawTile<L, R, A, E> {
     #[inline(always)]
     #[allow(dead_code, reason = "only kernels that skip it ask")]
     pub(crate) fn rows_are_alike(&self) -> bool {
-        core::ptr::addr_eq(self.init_rows, NO_ROWS.as_ptr())
+        core::ptr::addr_eq(self.init_rows, ZEROS.as_ptr())
+    }
+
+    /// Whether no column adds anything to what sums start at.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only kernels that skip it ask")]
+    pub(crate) fn columns_are_zeros(&self) -> bool {
+        core::ptr::addr_eq(self.init, ZEROS.as_ptr())
     }
 
     /// The same tile with B elsewhere.
@@ -95,7 +114,7 @@ pub(crate) fn check_tile<K: Microkernel>(
         None => {
             // Of a single row it may be 0, which would say that there are no sums to go on from.
             let (init, stride) = (out.ptr.cast_const(), out.stride.max(1));
-            let rows = NO_ROWS.as_ptr().cast();
+            let rows = ZEROS.as_ptr().cast();
             check_shapes::<K, K::Acc>(a, b, out, b.width, init, stride, rows)
         }
     }
@@ -131,7 +150,7 @@ fn from_init<K: Microkernel, E>(
             assert!(rows.len() >= a.rows && init.stride == 0);
             rows.as_ptr()
         }
-        None => NO_ROWS.as_ptr().cast(),
+        None => ZEROS.as_ptr().cast(),
     };
     let tile = check_shapes::<K, E>(a, b, out, least, init.start.as_ptr(), init.stride, rows);
     let Some(products) = init.products else {

@@ -470,7 +470,8 @@ pub(crate) fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how:
     let mut run = |out: OutMut<'_>| {
         let b = packed.as_ref();
         let target = Target::new(out, &epilogue);
-        let call = Call::new(source(view), b, zp, &epilogue, target, case.threads).unwrap();
+        let call = Call::new(source(view), b, zp, &epilogue, target, case.threads);
+        call.check().unwrap();
         let ws = &mut ws;
         runner.run(how, Run { call: &call, ws }).unwrap();
     };

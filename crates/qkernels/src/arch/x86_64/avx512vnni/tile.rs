@@ -59,6 +59,16 @@ impl Microkernel for Avx512Vnni {
     }
 
     #[inline(always)]
+    fn lhs_row<A: Operand>(self, from: &[A], to: &mut [u8]) {
+        // Known when it is compiled: both are bytes, or nobody calls this.
+        if size_of::<A>() == 1 {
+            let shift = crate::kernel::lhs_shift::<Self, A>() as u8;
+            // SAFETY: `self` proves the instructions.
+            unsafe { flipped(bytemuck::cast_slice(from), shift, to) };
+        }
+    }
+
+    #[inline(always)]
     fn rhs<B: Operand>(b: B) -> i8 {
         // Exact: of bytes B is always a signed one.
         b.int() as i8
@@ -184,6 +194,35 @@ impl Avx512Vnni {
     }
 }
 
+/// Copies bytes with the bits of `flip` the other way round; what follows in `to` takes any.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn flipped(from: &[u8], flip: u8, to: &mut [u8]) {
+    let flip = _mm512_set1_epi8(flip.cast_signed());
+    let (from, rest) = from.as_chunks::<64>();
+    let (to, last) = to.split_at_mut(64 * from.len());
+    for (from, to) in from.iter().zip(to.as_chunks_mut::<64>().0) {
+        // SAFETY: arrays of a vector.
+        unsafe {
+            let bytes = _mm512_loadu_si512(from.as_ptr().cast());
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_xor_si512(bytes, flip));
+        }
+    }
+    if last.is_empty() {
+        return;
+    }
+    let first = |count: usize| (1 << count) - 1;
+    // SAFETY: the masks keep to the bytes of both.
+    unsafe {
+        let bytes = _mm512_maskz_loadu_epi8(first(rest.len()), rest.as_ptr().cast());
+        let bytes = _mm512_xor_si512(bytes, flip);
+        match last.first_chunk_mut::<64>() {
+            Some(last) => _mm512_storeu_si512(last.as_mut_ptr().cast(), bytes),
+            None => _mm512_mask_storeu_epi8(last.as_mut_ptr().cast(), first(last.len()), bytes),
+        }
+    }
+}
+
 /// Sums of the largest tile.
 const MOST: usize = 12 * 32;
 
@@ -200,22 +239,14 @@ trait Finish: Copy {
     /// Bytes of an element of the output, of which `Elem` may be a part.
     fn size(self) -> usize;
 
-    /// Whether every vector is stored as a whole.
-    fn whole(self) -> bool;
-
-    /// Stores `V` vectors of sums of row `r`; `WHOLE`: known to be stored as a whole.
+    /// Stores `V` vectors of sums of row `r`.
     ///
     /// # Safety
     ///
     /// The instructions of the tier run, `out` is valid for reads and writes of `16 · V` elements
     /// (of the last sixteen, those that the value stores) and borrowed exclusively, and what the
     /// value holds of rows and columns covers them.
-    unsafe fn row<const V: usize, const WHOLE: bool>(
-        self,
-        r: usize,
-        sums: [__m512i; V],
-        out: *mut Self::Elem,
-    );
+    unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut Self::Elem);
 }
 
 /// Stores the sums.
@@ -234,23 +265,13 @@ impl Finish for Sums {
     }
 
     #[inline(always)]
-    fn whole(self) -> bool {
-        self.last == u16::MAX
-    }
-
-    #[inline(always)]
-    unsafe fn row<const V: usize, const WHOLE: bool>(
-        self,
-        _r: usize,
-        sums: [__m512i; V],
-        out: *mut i32,
-    ) {
+    unsafe fn row<const V: usize>(self, _r: usize, sums: [__m512i; V], out: *mut i32) {
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: vector `v < V` of what the caller promised.
             unsafe {
                 let out = out.add(16 * v);
                 // A masked store is slower, so only where it is needed.
-                if WHOLE || v + 1 < V || self.whole() {
+                if v + 1 < V || self.last == u16::MAX {
                     _mm512_storeu_si512(out.cast(), sum);
                 } else {
                     _mm512_mask_storeu_epi32(out, self.last, sum);
@@ -282,17 +303,7 @@ impl Finish for Scaled<'_> {
     }
 
     #[inline(always)]
-    fn whole(self) -> bool {
-        true
-    }
-
-    #[inline(always)]
-    unsafe fn row<const V: usize, const WHOLE: bool>(
-        self,
-        r: usize,
-        sums: [__m512i; V],
-        out: *mut u8,
-    ) {
+    unsafe fn row<const V: usize>(self, r: usize, sums: [__m512i; V], out: *mut u8) {
         // SAFETY: a row of what the caller promised, and its `V` chunks of scales and biases.
         unsafe {
             let row = self.rows.map(|rows| *rows.get_unchecked(r));
@@ -551,7 +562,7 @@ unsafe fn tile<
     finish: F,
 ) {
     let alike = t.init_stride == 0 && t.products.is_null() && t.rows_are_alike();
-    let plain = alike && finish.whole();
+    let starts = !t.columns_are_zeros();
     // The last group of all is multiplied while the sums leave.
     let (groups, fewer) = (t.groups, usize::from(t.groups > 0));
     let fetching = Fetching::new::<R>((groups - fewer) / S);
@@ -603,7 +614,7 @@ unsafe fn tile<
             // Unrolled by hand: in a loop too long for the compiler to unroll, the sums would have
             // to be in memory.
             macro_rules! rows {
-                ($plain:literal: $($r:literal)*) => {$(
+                ($alike:literal: $($r:literal)*) => {$(
                     if $r < R {
                         let mut sums = acc[0][$r];
                         row::<X, V>(&mut sums, a.add($r * stride), &last);
@@ -612,20 +623,21 @@ unsafe fn tile<
                                 *sum = _mm512_add_epi32(*sum, more);
                             }
                         }
-                        if $plain {
-                            for (sum, start) in sums.iter_mut().zip(vectors::<V>(init.cast())) {
+                        if !$alike {
+                            start::<V, F::Elem>(&mut sums, &t, index * R + $r);
+                        } else if starts {
+                            let init = vectors::<V>(init.cast());
+                            for (sum, start) in sums.iter_mut().zip(init) {
                                 *sum = _mm512_add_epi32(*sum, start);
                             }
-                        } else {
-                            start::<V, F::Elem>(&mut sums, &t, index * R + $r);
                         }
-                        finish.row::<V, $plain>(index * R + $r, sums, c.add($r * c_stride));
+                        finish.row(index * R + $r, sums, c.add($r * c_stride));
                         // Keeps the compiler from collecting the stores at the end.
                         compiler_fence(Ordering::SeqCst);
                     }
                 )*};
             }
-            if plain {
+            if alike {
                 rows!(true: 0 1 2 3 4 5 6 7 8 9 10 11);
             } else {
                 rows!(false: 0 1 2 3 4 5 6 7 8 9 10 11);

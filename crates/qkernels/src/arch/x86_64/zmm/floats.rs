@@ -146,17 +146,21 @@ impl<N: Narrow> Microkernel for Widened<N> {
             return self.0.lhs_row(from, to);
         }
         let (from, rest) = bytemuck::cast_slice(from).as_chunks::<16>();
-        let (to, last) = to.as_chunks_mut::<16>();
+        let (whole, last) = to.split_at_mut(16 * from.len());
         // SAFETY: `self` proves the instructions.
-        unsafe { widen::<N::Lanes>(from, to) };
-        if rest.is_empty() {
+        unsafe { widen::<N::Lanes>(from, whole.as_chunks_mut().0) };
+        if last.is_empty() {
             return;
         }
         let mut all = ([0; 16], [0.0; 16]);
         all.0[..rest.len()].copy_from_slice(rest);
         // SAFETY: `self` proves the instructions.
         unsafe { widen::<N::Lanes>(&[all.0], core::slice::from_mut(&mut all.1)) };
-        last.copy_from_slice(&all.1[..rest.len()]);
+        if let Some(last) = last.first_chunk_mut() {
+            *last = all.1;
+        } else {
+            last.copy_from_slice(&all.1[..last.len()]);
+        }
     }
 
     #[inline(always)]
