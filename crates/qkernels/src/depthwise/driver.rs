@@ -259,17 +259,30 @@ impl<F: Finish> Task for Share<'_, F> {
             ones,
             padding,
         };
-        for b in self.blocks {
-            let block = plan.cut.block(b);
+        // Where no words are carried from strip to strip, the blocks of a strip follow each other: what
+        // they store is a stretch of memory, or several pixels would compete for one set of L1.
+        let most = if plan.carries { 1 } else { plan.blocks };
+        let mut blocks = self.blocks;
+        while blocks.start < blocks.end {
+            let alike = plan
+                .cut
+                .alike(blocks.start..blocks.end.min(blocks.start + most));
+            blocks.start = alike.end;
+            let block = plan.cut.block(alike.start);
             strips.set_taps(block);
             for start in (0..geometry.x.output).step_by(plan.segment) {
                 let cols = start..geometry.x.output.min(start + plan.segment);
-                strips.set_spans(cols.clone());
+                strips.set_spans(block, cols.clone());
                 let first = self.strips.start;
                 let (mut image, mut strip) = (first / plan.image_strips, first % plan.image_strips);
                 for i in self.strips.clone() {
                     let follows = i > first && strip > 0;
-                    strips.segment(b, block, image, strip * plan.rows, cols.clone(), follows);
+                    let mut block = block;
+                    for b in alike.clone() {
+                        let row = strip * plan.rows;
+                        strips.segment(b, block, image, row, cols.clone(), follows);
+                        block.first += block.channels;
+                    }
                     strip += 1;
                     if strip == plan.image_strips {
                         (image, strip) = (image + 1, 0);
@@ -346,9 +359,11 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
         }
     }
 
-    /// Which pixels of every phase lie in the image, for a segment of these columns.
+    /// Which pixels of every phase lie in the image, for a segment of these columns; the words of the
+    /// others are padding, for blocks of this width.
     #[inline(always)]
-    fn set_spans(&mut self, cols: Range<usize>) {
+    fn set_spans(&mut self, block: Block, cols: Range<usize>) {
+        let fill = self.fill();
         let axis = &self.operands.geometry.x;
         let count = cols.len() + self.plan.reach;
         for (phase, span) in self.spans.iter_mut().enumerate() {
@@ -366,16 +381,13 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
                 last: first + (to - from).saturating_sub(1) * axis.stride,
             };
         }
-    }
-
-    /// Whether a strip's words are those of the next one a group later: all rows of their groups are
-    /// rows of taps, and a strip goes a group down.
-    #[inline(always)]
-    fn carries(&self) -> bool {
-        let down = &self.operands.geometry.y;
-        self.plan.rows == L::GROUP
-            && (down.stride, down.dilation) == (1, 1)
-            && (down.kernel + self.plan.rows - 1).is_multiple_of(L::GROUP)
+        let pixel = block.width / 4;
+        let runs = self.words.chunks_exact_mut(self.plan.run);
+        for (run, words) in runs.enumerate() {
+            let span = self.spans[run / 4 % self.plan.phases];
+            words[..span.from * pixel].fill(fill);
+            words[span.to * pixel..count * pixel].fill(fill);
+        }
     }
 
     /// A segment of a strip of rows, for a block of channels; `follows` the same one of the strip
@@ -394,14 +406,14 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
         let rows = plan.rows.min(geometry.y.output - row);
         let streamed = self.streamed(block, image, row, &cols);
         if streamed.is_none() {
-            let there = if follows && self.carries() {
+            let there = if follows && plan.carries {
                 self.turn = (self.turn + 1) % plan.cut.groups;
                 plan.cut.groups - 1
             } else {
                 0
             };
             for group in there..plan.cut.groups {
-                self.interleave(block, image, row, rows, group, cols.len() + plan.reach);
+                self.interleave(block, image, row, rows, group);
             }
         }
 
@@ -468,11 +480,11 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
             dense: block.channels == block.width
                 && (pixels == 1 || out_step == block.width * element),
         };
+        let limits = Limits::new(&self.store.steps);
         if let (true, Some(streamed)) = (L::STREAMS, streamed) {
             // SAFETY: as below; what is streamed was checked when it was made.
             unsafe {
-                let limits = Limits::new(&self.store.steps);
-                stream::<L, F>(self.lanes, &pass, streamed, limits, upper);
+                stream::<L, F>(self.lanes, &pass, streamed, &limits, upper);
             }
             return;
         }
@@ -483,11 +495,10 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
             let lower = upper.add((rows - 1) * row_step);
             macro_rules! multiply {
                 ($out:expr, $r:literal, $u:literal) => {{
-                    let (limits, out) = (Limits::new(&self.store.steps), $out);
                     if pass.zero_points.is_some() {
-                        multiply::<L, F, $r, $u, true>(self.lanes, &pass, limits, out)
+                        multiply::<L, F, $r, $u, true>(self.lanes, &pass, &limits, $out)
                     } else {
-                        multiply::<L, F, $r, $u, false>(self.lanes, &pass, limits, out)
+                        multiply::<L, F, $r, $u, false>(self.lanes, &pass, &limits, $out)
                     }
                 }};
             }
@@ -617,27 +628,15 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
 
     /// Interleaves the input rows of a group for all phases of a segment.
     #[inline(always)]
-    fn interleave(
-        &mut self,
-        block: Block,
-        image: usize,
-        row: usize,
-        rows: usize,
-        group: usize,
-        count: usize,
-    ) {
+    fn interleave(&mut self, block: Block, image: usize, row: usize, rows: usize, group: usize) {
         let (plan, stride) = (self.plan, self.operands.geometry.x.stride);
         let starts = self.starts(block, image, row, rows, group);
         let place = (self.turn + group) % plan.cut.groups;
-        let fill = self.fill();
         let pixel = block.width / 4;
         for (phase, span) in self.spans.iter().enumerate() {
             let at = (place * plan.phases + phase) * 4 * plan.run;
             let words = &mut self.words[at..][..4 * plan.run];
-            for run in words.chunks_exact_mut(plan.run) {
-                run[..span.from * pixel].fill(fill);
-                run[span.to * pixel..count * pixel].fill(fill);
-            }
+            assert!(span.from <= span.to && span.to * pixel <= plan.run);
             if span.from == span.to {
                 continue;
             }
@@ -651,7 +650,7 @@ impl<L: DepthwiseLanes, F: Finish> Strips<'_, L, F> {
             ];
             // SAFETY: the pixels up to `last` of rows in the image were just checked to lie in
             // its slice; a pixel of padding has room for any block. `words` has four runs, each
-            // with room for `count` pixels, as the fills above have checked.
+            // with room for the pixels of the span, as was just checked.
             unsafe {
                 interleave(
                     self.lanes,

@@ -89,7 +89,7 @@ pub(crate) trait DepthwiseLanes: Copy + Send + Sync + 'static {
     /// and `out` for writes of as many of the kind.
     unsafe fn finish<F: Finish>(
         self,
-        _limits: Limits,
+        _limits: &Limits,
         _sums: [Self::Vector; 4],
         _scale: *const f32,
         _bias: Option<*const f32>,
@@ -98,7 +98,8 @@ pub(crate) trait DepthwiseLanes: Copy + Send + Sync + 'static {
     }
 }
 
-/// The numbers of [`Steps`], by value, so that they stay in registers.
+/// The numbers of [`Steps`], each as wide as a sum: of narrower ones, as often as they fit in, the compiler
+/// would make one vector, and take it apart for every pixel.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "only lanes that finish in registers read them")]
 pub(crate) struct Limits {
@@ -107,10 +108,10 @@ pub(crate) struct Limits {
     pub(crate) lo: f32,
     pub(crate) hi: f32,
     /// Of bytes: what takes them to unsigned ones, so that those of both types are made alike.
-    pub(crate) flip: u8,
-    /// Their zero point and their lowest value, as unsigned ones.
-    pub(crate) zero_point: i16,
-    pub(crate) min: u8,
+    pub(crate) flip: i32,
+    /// Their zero point, in 16 bits, and their lowest value, as unsigned ones.
+    pub(crate) zero_point: i32,
+    pub(crate) min: i32,
 }
 
 impl Limits {
@@ -140,12 +141,16 @@ impl Limits {
             } => {
                 // The lowest value tells the type; of values that both types have, either will do.
                 let lowest = lo as i32 + zero_point;
-                let flip: u8 = if lowest < 0 { 128 } else { 0 };
-                let shift = i32::from(flip);
-                // Exact: values and zero point are bytes.
-                (limits.zero_point, limits.min) =
-                    ((zero_point + shift) as i16, (lowest + shift) as u8);
-                limits = Limits { hi, flip, ..limits };
+                let shift = if lowest < 0 { 128 } else { 0 };
+                // Values and zero point are bytes.
+                let bytes = |v: i32| v.wrapping_mul(0x0101_0101);
+                limits = Limits {
+                    hi,
+                    flip: bytes(shift),
+                    zero_point: (zero_point + shift).wrapping_mul(0x1_0001),
+                    min: bytes(lowest + shift),
+                    ..limits
+                };
             }
             _ => {}
         }

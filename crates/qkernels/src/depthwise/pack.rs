@@ -6,6 +6,7 @@
 //! pixels.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::lanes::{DepthwiseLanes, LANE, word};
 use crate::isa::{Tier, Visit};
@@ -92,6 +93,17 @@ impl Cut {
             first += channels;
         }
         last
+    }
+
+    /// The first of some blocks that are as wide as the first of all; there is one.
+    pub(super) fn alike(&self, blocks: Range<usize>) -> Range<usize> {
+        let full = self.channels / self.widest;
+        let end = if blocks.start < full {
+            full.min(blocks.end)
+        } else {
+            blocks.start + 1
+        };
+        blocks.start..end
     }
 
     /// Widths of the blocks for what full ones leave over: a wide one where more than three

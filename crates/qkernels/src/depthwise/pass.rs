@@ -176,7 +176,7 @@ pub(super) unsafe fn multiply<
 >(
     lanes: L,
     p: &Pass<'_>,
-    limits: Limits,
+    limits: &Limits,
     out: [*mut u8; R],
 ) {
     let step = p.pixels * U;
@@ -262,7 +262,7 @@ pub(super) unsafe fn stream<L: DepthwiseLanes, F: Finish>(
     lanes: L,
     p: &Pass<'_>,
     s: Stream,
-    limits: Limits,
+    limits: &Limits,
     out: *mut u8,
 ) {
     let size = 4 * L::WORDS;
@@ -493,7 +493,7 @@ unsafe fn take_zero_points_off<L: DepthwiseLanes, const R: usize, const U: usize
 unsafe fn finish<L: DepthwiseLanes, F: Finish>(
     lanes: L,
     p: &Pass<'_>,
-    limits: Limits,
+    limits: &Limits,
     sums: [L::Vector; 4],
     out: *mut u8,
 ) {

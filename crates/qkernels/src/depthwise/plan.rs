@@ -13,6 +13,11 @@ use crate::workspace::Line;
 /// weights and the output.
 const SEGMENT_BYTES: usize = 16 << 10;
 
+/// Bytes of sums, of all channels, that a segment may store where words are not carried from strip to
+/// strip: they stay in L1 until the blocks have filled each stretch of them, and so do the rows of input
+/// that the next strip reads again.
+const STORED_BYTES: usize = 16 << 10;
+
 /// How often a multiplication here takes as long as two in a matrix product, at least.
 const EFFORT: usize = 2;
 
@@ -23,6 +28,9 @@ pub(super) struct Plan {
     pub(super) blocks: usize,
     /// Output rows that share interleaved rows: 1 or 2.
     pub(super) rows: usize,
+    /// Whether a strip's words are those of the next one a group later: all rows of their groups are
+    /// rows of taps, and a strip goes a group down.
+    pub(super) carries: bool,
     /// Strips of so many rows in an image, and in all.
     pub(super) image_strips: usize,
     pub(super) strips: usize,
@@ -57,6 +65,9 @@ impl Plan {
         let blocks = cut.count();
         let together = g.y.stride == 1 && g.y.dilation == 1 && g.y.output > 1;
         let rows = if together { cut.rows } else { 1 };
+        let carries = rows == L::GROUP
+            && (g.y.stride, g.y.dilation) == (1, 1)
+            && (g.y.kernel + rows - 1).is_multiple_of(L::GROUP);
         let image_strips = g.y.output.div_ceil(rows);
         let strips = image_strips.saturating_mul(g.images);
 
@@ -67,9 +78,12 @@ impl Plan {
             .groups
             .saturating_mul(phases)
             .saturating_mul(widest * size_of::<i32>());
-        let fitting = (SEGMENT_BYTES / pixel_bytes.max(1))
-            .saturating_sub(reach)
-            .max(16);
+        let mut fitting = (SEGMENT_BYTES / pixel_bytes.max(1)).saturating_sub(reach);
+        if together && !carries {
+            let stored = channels.saturating_mul(rows * size_of::<i32>());
+            fitting = fitting.min(STORED_BYTES / stored.max(1));
+        }
+        let fitting = fitting.max(16);
         let segments = g.x.output.div_ceil(fitting).max(1);
         let segment = g.x.output.div_ceil(segments);
 
@@ -99,6 +113,7 @@ impl Plan {
             cut,
             blocks,
             rows,
+            carries,
             image_strips,
             strips,
             segment,

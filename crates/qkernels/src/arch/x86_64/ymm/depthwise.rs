@@ -118,7 +118,7 @@ impl DepthwiseLanes for Ymm {
     #[inline(always)]
     unsafe fn finish<F: Finish>(
         self,
-        limits: Limits,
+        limits: &Limits,
         sums: [__m256i; 4],
         scale: *const f32,
         bias: Option<*const f32>,
@@ -159,7 +159,7 @@ unsafe fn store_ymm(v: [__m256i; 4], out: *mut i32) {
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn finish_ymm<F: Finish>(
-    limits: Limits,
+    limits: &Limits,
     sums: [__m256i; 4],
     scale: *const f32,
     bias: Option<*const f32>,
@@ -203,12 +203,12 @@ unsafe fn finish_ymm<F: Finish>(
                 let q: [__m256i; 4] =
                     core::array::from_fn(|j| _mm256_cvtps_epi32(_mm256_min_ps(hi, scaled(j))));
                 // Limits are differences of bytes, and the zero point is one: 16 bits hold all.
-                let zp = _mm256_set1_epi16(limits.zero_point);
-                let min = _mm256_set1_epi8(limits.min as i8);
+                let zp = _mm256_set1_epi32(limits.zero_point);
+                let min = _mm256_set1_epi32(limits.min);
                 let low = _mm256_adds_epi16(_mm256_packs_epi32(q[0], q[1]), zp);
                 let high = _mm256_adds_epi16(_mm256_packs_epi32(q[2], q[3]), zp);
                 let bytes = _mm256_max_epu8(_mm256_packus_epi16(low, high), min);
-                let flip = _mm256_set1_epi8(limits.flip as i8);
+                let flip = _mm256_set1_epi32(limits.flip);
                 _mm256_storeu_si256(out.cast(), _mm256_xor_si256(bytes, flip));
             }
             // Stored as they are.

@@ -129,7 +129,7 @@ where
     #[inline(always)]
     unsafe fn finish<F: Finish>(
         self,
-        limits: Limits,
+        limits: &Limits,
         sums: [__m512i; 4],
         scale: *const f32,
         bias: Option<*const f32>,
@@ -174,7 +174,7 @@ unsafe fn store_zmm(v: [__m512i; 4], out: *mut i32) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn finish_zmm<F: Finish>(
-    limits: Limits,
+    limits: &Limits,
     sums: [__m512i; 4],
     scale: *const f32,
     bias: Option<*const f32>,
@@ -218,12 +218,12 @@ unsafe fn finish_zmm<F: Finish>(
                 let q: [__m512i; 4] =
                     core::array::from_fn(|j| _mm512_cvtps_epi32(_mm512_min_ps(hi, scaled(j))));
                 // Limits are differences of bytes, and the zero point is one: 16 bits hold all.
-                let zp = _mm512_set1_epi16(limits.zero_point);
-                let min = _mm512_set1_epi8(limits.min as i8);
+                let zp = _mm512_set1_epi32(limits.zero_point);
+                let min = _mm512_set1_epi32(limits.min);
                 let low = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[1]), zp);
                 let high = _mm512_adds_epi16(_mm512_packs_epi32(q[2], q[3]), zp);
                 let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), min);
-                let flip = _mm512_set1_epi8(limits.flip as i8);
+                let flip = _mm512_set1_epi32(limits.flip);
                 _mm512_storeu_si512(out.cast(), _mm512_xor_si512(bytes, flip));
             }
             // Stored as they are.
