@@ -541,9 +541,10 @@ static ASKING: [[Tile; 4]; 2] = [asking!(false), asking!(true)];
 /// group, `P` lines of what comes next are asked for.
 ///
 /// Sums leave row by row between the last group's multiplications (on Zen 4, 64 steps in K: 415 cycles
-/// a tile, 426 where all are stored at the end, and 384 for the multiplications alone), and what they
-/// start at is added then: behind the stores of the tile before, sums that start at loaded numbers
-/// begin later on Emerald Rapids than those that start at zero.
+/// a tile, 426 where all are stored at the end, and 384 for the multiplications alone), and what columns
+/// start at is added then: behind the stores of the tile before, sums that start at loaded vectors
+/// begin later on Emerald Rapids than those that start at zero. Values of rows are broadcast, which no
+/// addition would be faster than.
 ///
 /// # Safety
 ///
@@ -561,8 +562,8 @@ unsafe fn tile<
     t: RawTile<u8, i8, i32, F::Elem>,
     finish: F,
 ) {
-    let alike = t.init_stride == 0 && t.products.is_null() && t.rows_are_alike();
     let starts = !t.columns_are_zeros();
+    let alike = t.init_stride == 0 && t.products.is_null();
     // The last group of all is multiplied while the sums leave.
     let (groups, fewer) = (t.groups, usize::from(t.groups > 0));
     let fetching = Fetching::new::<R>((groups - fewer) / S);
@@ -576,6 +577,11 @@ unsafe fn tile<
         const { assert!(R <= 12, "the rows are unrolled by hand") };
         for index in 0..t.tiles {
             let mut acc = [[[_mm512_setzero_si512(); V]; R]; S];
+            if !t.rows_are_alike() {
+                for (r, acc) in acc[0].iter_mut().enumerate() {
+                    *acc = [_mm512_set1_epi32(*t.init_rows.add(index * R + r)); V];
+                }
+            }
             let (mut segment, mut left) = (t.segments, t.segment_count);
             let (mut a, mut b);
             loop {
@@ -649,7 +655,7 @@ unsafe fn tile<
     }
 }
 
-/// Adds to the sums of row `r` of all tiles what they start at.
+/// Adds to the sums of row `r` of all tiles what columns start at, and products.
 ///
 /// # Safety
 ///
@@ -665,12 +671,6 @@ unsafe fn start<const V: usize, E>(sums: &mut [__m512i; V], t: &RawTile<u8, i8, 
         }
         if t.init_stride != 0 {
             return;
-        }
-        if !t.rows_are_alike() {
-            let row = _mm512_set1_epi32(*t.init_rows.add(r));
-            for sum in sums.iter_mut() {
-                *sum = _mm512_add_epi32(*sum, row);
-            }
         }
         if let Some(products) = t.products.as_ref() {
             let factor = *products.rows.get_unchecked(r);
