@@ -520,13 +520,14 @@ static PLAIN: [&[Tile]; 4] = tiles!(false);
 static SHIFTING: [&[Tile]; 4] = tiles!(true);
 
 /// The fewest rows of a tile that asks for the next panel.
-const LEAST_ASKING: usize = 3;
+const LEAST_ASKING: usize = 2;
 
 /// Tiles of full panels that ask for the next one: of few rows for as many lines as a group has, since
 /// one tile asks for all of it, of others for two, in which the parts of two tiles or more end.
 macro_rules! asking {
     ($shift:literal) => {
         [
+            tile::<$shift, 4, 2, 4, 2, Sums>,
             tile::<$shift, 4, 3, 4, 1, Sums>,
             tile::<$shift, 4, 4, 4, 1, Sums>,
             tile::<$shift, 4, 5, 4, 1, Sums>,
@@ -535,7 +536,7 @@ macro_rules! asking {
     };
 }
 /// The same for either A.
-static ASKING: [[Tile; 4]; 2] = [asking!(false), asking!(true)];
+static ASKING: [[Tile; 5]; 2] = [asking!(false), asking!(true)];
 
 /// Tiles of `R` rows by `V` vectors of 16 columns, in `S` chains; `X`: A is shifted when read; for each
 /// group, `P` lines of what comes next are asked for.
