@@ -24,8 +24,9 @@ mod plan;
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use crate::columns::{Columns, SetColumns};
 use crate::conv_shape::{Axis, Run};
-use crate::driver::{Columns, Operands, SetColumns, Sink};
+use crate::driver::{Operands, Sink};
 use crate::gemm::Target;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, Init, LhsTile, Microkernel, RhsPanel, Scaling, Segment, Segments};

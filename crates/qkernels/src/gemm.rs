@@ -216,13 +216,13 @@ impl<'c> Call<'c> {
     }
 }
 
-/// Steps of a quantized output whose parameters were checked against its type: the limits are
-/// small integers, so they are exact in f32, and what is clamped to them rounds to a value of the
-/// type.
+/// Steps of a quantized output. Of parameters that fit its type the limits are small integers, so they
+/// are exact in f32, and what is clamped to them rounds to a value of the type; others are refused
+/// before a step runs.
 fn bytes<'a>(p: OutParams, epilogue: &Epilogue<'a>) -> Steps<'a> {
     Steps::Bytes {
-        lo: (p.min - p.zero_point) as f32,
-        hi: (p.max - p.zero_point) as f32,
+        lo: p.min.wrapping_sub(p.zero_point) as f32,
+        hi: p.max.wrapping_sub(p.zero_point) as f32,
         zero_point: p.zero_point,
         table: epilogue.table,
     }

@@ -82,7 +82,7 @@ impl Acc for f32 {
 /// `start[r · stride + j] + rows[r] + products.rows[r] · products.columns[j]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Init<'a, A> {
-    /// One value a column, of floats zeros ([`zeros`] where all are); with a stride, rows of them.
+    /// One value a column, of floats zeros; with a stride, rows of them. A kernel may know [`zeros`].
     pub(crate) start: &'a [A],
     /// Distance of rows; 0 where all start alike.
     pub(crate) stride: usize,

@@ -43,6 +43,7 @@ extern crate std;
 
 mod arch;
 mod batch;
+mod columns;
 mod conv;
 mod conv_shape;
 pub mod convert;

@@ -125,6 +125,9 @@ impl Threads<'_> {
         size: usize,
         work: &(dyn Fn(usize, &mut [Line]) + Sync),
     ) {
+        if shares == 1 {
+            return work(0, &mut scratch[..size]);
+        }
         match self {
             #[cfg(feature = "rayon")]
             Threads::Rayon if shares > 1 => fork(0, shares, scratch, size, work),

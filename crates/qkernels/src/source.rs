@@ -204,7 +204,7 @@ impl<'a> Source<'a> {
 }
 
 /// Copies rows as the kernel reads them, `stride` apart, from `k0` on for `depth` elements; where the
-/// row ends before that, zeros, or any values of interleaved ones.
+/// row ends before that, zeros, or of integers any values.
 pub(crate) struct Copy<'s, 'a, K: Microkernel> {
     pub(crate) source: &'s Source<'a>,
     pub(crate) rows: Range<usize>,

@@ -142,12 +142,13 @@ impl Limits {
                 // The lowest value tells the type; of values that both types have, either will do.
                 let lowest = lo as i32 + zero_point;
                 let shift = if lowest < 0 { 128 } else { 0 };
-                // Values and zero point are bytes.
+                // Shifted values are bytes; a zero point below them is not.
                 let bytes = |v: i32| v.wrapping_mul(0x0101_0101);
+                let pair = |v: i32| (v & 0xffff).wrapping_mul(0x1_0001);
                 limits = Limits {
                     hi,
                     flip: bytes(shift),
-                    zero_point: (zero_point + shift).wrapping_mul(0x1_0001),
+                    zero_point: pair(zero_point + shift),
                     min: bytes(lowest + shift),
                     ..limits
                 };

@@ -176,7 +176,7 @@ fn check_shapes<K: Microkernel, E>(
     init_rows: *const K::Acc,
 ) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
     // Zeros of four bytes serve every type of sums.
-    const { assert!(size_of::<K::Acc>() == 4 && align_of::<K::Acc>() <= 4) };
+    const { assert!(size_of::<K::Acc>() == 4 && align_of::<K::Acc>() <= 4 && K::NR <= MAX_ROWS) };
     let height = K::ROWS[b.width / K::UNIT - 1];
     assert!(
         (a.rows <= height || K::STACKS && a.rows.is_multiple_of(height))

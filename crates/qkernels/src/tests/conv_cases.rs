@@ -200,7 +200,7 @@ impl<A: Lhs + Debug> Inputs<A> {
         } else {
             OutParams {
                 zero_point: -5,
-                min: -128,
+                min: if clamp { 3 } else { -128 },
                 max: if clamp { 90 } else { 127 },
             }
         }

@@ -75,6 +75,7 @@ fn bytes_of_extreme_sums_equal_scalar_code() {
         params(-128, -127, 127),
         params(127, 5, 100),
         params(-3, -3, 127),
+        params(-100, 5, 120),
     ];
     let run = |b: &PackedB, scale, bias, p: OutParams, is_signed| -> Vec<u8> {
         let epilogue = Epilogue {

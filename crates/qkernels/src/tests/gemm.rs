@@ -399,7 +399,7 @@ pub(crate) fn check<A: Sample, B: Sample>(runner: &impl Runner, case: Case, how:
     } else {
         OutParams {
             zero_point: -5,
-            min: -128,
+            min: if case.clamp { 3 } else { -128 },
             max: if case.clamp { 90 } else { 127 },
         }
     };

@@ -169,6 +169,11 @@ fn arguments_that_do_not_fit_are_typed_errors_and_write_nothing() {
             ..p
         },
         OutParams { max: 256, ..p },
+        OutParams {
+            zero_point: i32::MIN,
+            ..p
+        },
+        OutParams { min: i32::MIN, ..p },
     ] {
         assert!(matches!(run(2, zp, ep, bad), KernelError::OutParams { .. }));
     }

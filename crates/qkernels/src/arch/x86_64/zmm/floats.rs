@@ -156,11 +156,13 @@ impl<N: Narrow> Microkernel for Widened<N> {
         all.0[..rest.len()].copy_from_slice(rest);
         // SAFETY: `self` proves the instructions.
         unsafe { widen::<N::Lanes>(&[all.0], core::slice::from_mut(&mut all.1)) };
+        let (last, beyond) = last.split_at_mut(last.len().min(16));
         if let Some(last) = last.first_chunk_mut() {
             *last = all.1;
         } else {
             last.copy_from_slice(&all.1[..last.len()]);
         }
+        beyond.fill(0.0);
     }
 
     #[inline(always)]
