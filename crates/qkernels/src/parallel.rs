@@ -125,6 +125,7 @@ impl Threads<'_> {
         size: usize,
         work: &(dyn Fn(usize, &mut [Line]) + Sync),
     ) {
+        // Without the loops below, which divide.
         if shares == 1 {
             return work(0, &mut scratch[..size]);
         }
