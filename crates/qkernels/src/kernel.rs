@@ -126,6 +126,8 @@ pub(crate) trait Microkernel:
     const ID: &'static str;
     /// Neighbours in K that one step eats.
     const KG: usize;
+    /// K is packed in multiples of it, themselves of [`KG`](Self::KG): what kernels of one layout need.
+    const K_UNIT: usize = Self::KG;
     /// Columns of the narrowest tile; panel widths are multiples of it.
     const UNIT: usize;
     /// Columns of a full panel.

@@ -160,7 +160,7 @@ impl<K: Microkernel> Task for Find<'_, K> {
     #[inline(always)]
     fn run<T: Tier>(self, _tier: T) -> Option<Outliers> {
         const { assert!(K::NR <= MAX_WIDTH && QUAD.is_multiple_of(K::KG)) };
-        let depth = self.k.div_ceil(K::KG) * K::KG;
+        let depth = self.k.next_multiple_of(K::K_UNIT);
         if depth == 0 || !depth.is_multiple_of(QUAD) || depth > MAX_DEPTH {
             return None;
         }

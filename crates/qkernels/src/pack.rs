@@ -125,7 +125,7 @@ impl Sizes {
     /// Of `k × n` elements packed for a kernel, unless that overflows.
     pub(crate) fn new<K: Microkernel>(k: usize, n: usize) -> Option<Sizes> {
         let sums = Panels::new::<K>(n).padded()?;
-        let depth = k.checked_next_multiple_of(K::KG)?;
+        let depth = k.checked_next_multiple_of(K::K_UNIT)?;
         let bytes = depth.checked_mul(sums)?.checked_mul(size_of::<K::Rhs>())?;
         Some(Sizes { bytes, sums })
     }
@@ -167,7 +167,7 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
         const { assert!(K::KG <= MAX_KG) };
         let PackInto { b, data, sums, .. } = self;
         let (k, n) = (b.rows(), b.cols());
-        let depth = k.div_ceil(K::KG) * K::KG;
+        let depth = k.next_multiple_of(K::K_UNIT);
         let integer = B::ARITHMETIC.integer();
         sums.fill(0);
         let panels = Panels::new::<K>(n);
@@ -179,10 +179,13 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
             if b.col_stride() == 1 || b.cols() == 1 {
                 for (g, group) in panel.chunks_exact_mut(K::KG * width).enumerate() {
                     let first = g * K::KG;
-                    let count = K::KG.min(k - first);
+                    let count = K::KG.min(k.saturating_sub(first));
                     // What is beyond K, and the columns beyond N.
                     if count < K::KG || width > cols.len() {
                         group.fill(K::rhs_padding());
+                    }
+                    if count == 0 {
+                        continue;
                     }
                     let mut rows = [&b.data()[..0]; MAX_KG];
                     for (q, to) in rows[..K::KG].iter_mut().enumerate() {

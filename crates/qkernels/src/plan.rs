@@ -75,7 +75,7 @@ pub(crate) fn lines(n: usize, size: usize) -> usize {
 
 impl Plan {
     pub(crate) fn new<K: Microkernel>(m: usize, n: usize, k: usize, threads: usize) -> Plan {
-        let depth = k.div_ceil(K::KG).saturating_mul(K::KG);
+        let depth = k.div_ceil(K::K_UNIT).saturating_mul(K::K_UNIT);
         let parts = split(
             m,
             n.div_ceil(K::NR),

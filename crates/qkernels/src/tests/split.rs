@@ -67,7 +67,7 @@ impl VisitKernel for Check<'_> {
     fn visit<K: Microkernel>(self, _tier: K::Home) {
         let Check { packed, outliers } = self;
         let (k, n) = (packed.k(), packed.n());
-        let depth = k.next_multiple_of(K::KG);
+        let depth = k.next_multiple_of(K::K_UNIT);
         let all: &[i8] = bytemuck::cast_slice(packed.data);
         let panels = Panels::new::<K>(n);
         for p in 0..panels.count() {
@@ -197,6 +197,8 @@ fn products_of_split_weights_are_exact_at_every_extreme() {
             (16, 8, 1024),
             (17, 17, 64),
             (33, 24, 387),
+            (24, 20, 49),
+            (31, 16, 1022),
             (40, 40, 520),
             (67, 9, 260),
         ] {
@@ -234,22 +236,22 @@ fn weights_of_full_range_stay_together() {
 }
 
 #[test]
-fn shapes_without_whole_quads_stay_together() {
+fn weights_of_no_or_too_much_depth_stay_together() {
     for isa in tiers() {
-        for (k, whole) in [
+        for (k, split) in [
             (0, false),
-            (1, false),
-            (6, false),
+            (1, true),
+            (6, true),
             (7, true),
             (8192, true),
-            (8196, false),
+            (8193, false),
         ] {
             let b = vec![1i8; k * 3];
             let matrix = MatRef::new(&b, k, 3).unwrap();
             let packed = PackedB::pack(isa, matrix, Layout::RowMajor).unwrap();
             assert_eq!(
                 packed.as_ref().outliers.is_some(),
-                whole && splits(isa),
+                split && splits(isa),
                 "{k}"
             );
         }

@@ -6,6 +6,7 @@ use super::Narrow;
 use crate::arch::tile::{Fetching, table};
 use crate::arch::x86_64::avx2::Avx2;
 use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile};
+use crate::outliers::QUAD;
 use crate::{Arithmetic, Operand};
 
 /// The kernel; a value is the proof that AVX2 runs.
@@ -21,8 +22,10 @@ impl From<Avx2> for Bytes {
 impl Microkernel for Bytes {
     type Home = Avx2;
     const ARITHMETIC: Arithmetic = Arithmetic::Int8;
-    const ID: &'static str = Narrow::ID;
+    const ID: &'static str = "avx2/i8/2x8/4";
     const KG: usize = Narrow::KG;
+    /// [`Split`](super::Split) reads the same layout.
+    const K_UNIT: usize = QUAD;
     const UNIT: usize = Narrow::UNIT;
     const NR: usize = Narrow::NR;
     const ROWS: &'static [usize] = Narrow::ROWS;

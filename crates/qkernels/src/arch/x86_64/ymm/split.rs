@@ -23,7 +23,7 @@
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-use super::Narrow;
+use super::{Bytes, Narrow};
 use crate::arch::prefetch;
 use crate::arch::x86_64::avx2::Avx2;
 use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile};
@@ -50,8 +50,8 @@ const TILE_ROWS: usize = 4;
 impl Microkernel for Split {
     type Home = Avx2;
     const ARITHMETIC: Arithmetic = Arithmetic::Int8;
-    /// Weights are packed as for [`Narrow`], and split when they are unpacked.
-    const ID: &'static str = Narrow::ID;
+    /// Weights are packed as for [`Bytes`], and split when they are unpacked.
+    const ID: &'static str = Bytes::ID;
     const KG: usize = QUAD;
     const UNIT: usize = Narrow::UNIT;
     const NR: usize = Narrow::NR;
