@@ -279,13 +279,13 @@ fn copy_interleaved<K: Microkernel>(
 ) {
     const { assert!(K::KG * K::LHS_ROWS <= INTERLEAVE && K::LHS_ROWS <= MAX_LHS_ROWS) };
     let whole = INTERLEAVE / K::LHS_ROWS / K::KG * K::KG;
-    let mut buffer = [bytemuck::Zeroable::zeroed(); INTERLEAVE];
     for first in rows.clone().step_by(K::LHS_ROWS) {
         let some = first..rows.end.min(first + K::LHS_ROWS);
         let to = &mut to[lhs_place::<K>(first - rows.start, 0, stride)..][..depth * K::LHS_ROWS];
         if some.len() == K::LHS_ROWS && interleave_bytes(kernel, source, first, k0, to) {
             continue;
         }
+        let mut buffer = [bytemuck::Zeroable::zeroed(); INTERLEAVE];
         for (part, to) in to.chunks_mut(whole * K::LHS_ROWS).enumerate() {
             let len = to.len() / K::LHS_ROWS;
             copy_rows(

@@ -26,7 +26,10 @@ use core::mem::MaybeUninit;
 use super::{Bytes, Narrow};
 use crate::arch::prefetch;
 use crate::arch::x86_64::avx2::Avx2;
-use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile};
+use crate::arch::x86_64::is_amd;
+use crate::kernel::{
+    Ahead, Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile,
+};
 use crate::outliers::{Group, MAX_DEPTH, QUAD, WINDOW};
 use crate::{Arithmetic, Operand};
 
@@ -71,6 +74,12 @@ impl Microkernel for Split {
     }
 
     #[inline(always)]
+    fn asks() -> bool {
+        // Not timed on others. Tests run both on every processor.
+        cfg!(test) || !is_amd()
+    }
+
+    #[inline(always)]
     fn lhs<A: Operand>(a: A) -> u8 {
         let shift = if A::DTYPE.is_signed() {
             Self::SIGNED_LHS_SHIFT
@@ -101,20 +110,14 @@ impl Microkernel for Split {
         let outliers = b.outliers().expect("the driver gives them to this kernel");
         let step = QUAD * b.width();
         assert!(b.width() == outliers.width() && b.data().len() == outliers.quads() * step);
-        // The order of quads is not one that the processor foresees: each window of them is asked for
-        // while the one before it is read.
-        let data = b.data().as_ptr();
-        prefetch(data, b.data().len().min(WINDOW * step));
-        for (i, (to, &q)) in to.chunks_exact_mut(step).zip(outliers.order()).enumerate() {
-            prefetch(data.wrapping_add((WINDOW + i) * step), step);
-            let from = &b.data()[usize::from(q) * step..][..step];
-            // SAFETY: `self` proves the instructions, and both have `step` bytes.
-            unsafe {
-                if b.width() == Self::NR {
-                    zip_pairs(from.as_ptr(), to.as_mut_ptr());
-                } else {
-                    zip_pairs_of_unit(from.as_ptr(), to.as_mut_ptr());
-                }
+        assert!(to.len() == b.data().len());
+        // SAFETY: `self` proves the instructions, and panels have as many quads as their order, all
+        // of them below that.
+        unsafe {
+            if b.width() == Self::NR {
+                reorder::<2>(b.data().as_ptr(), outliers.order(), to.as_mut_ptr());
+            } else {
+                reorder::<1>(b.data().as_ptr(), outliers.order(), to.as_mut_ptr());
             }
         }
         for patch in outliers.patches() {
@@ -219,41 +222,45 @@ fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
     ]
 }
 
-/// Two groups of 16 columns by two neighbours in K, as 16 columns by four.
+/// Quads in their order: `8 · V` columns by four neighbours in K each, from two groups of these
+/// columns by two.
 ///
 /// # Safety
 ///
-/// 64 bytes each.
-#[inline]
+/// Both are valid for `order.len()` quads of `32 · V` bytes; the numbers in `order` are below its length.
 #[target_feature(enable = "avx2")]
-unsafe fn zip_pairs(from: *const i8, to: *mut u8) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        let first = _mm256_loadu_si256(from.cast());
-        let second = _mm256_loadu_si256(from.add(32).cast());
-        let low = _mm256_unpacklo_epi16(first, second);
-        let high = _mm256_unpackhi_epi16(first, second);
-        let columns = _mm256_permute2x128_si256::<0x20>(low, high);
-        _mm256_storeu_si256(to.cast(), columns);
-        let columns = _mm256_permute2x128_si256::<0x31>(low, high);
-        _mm256_storeu_si256(to.add(32).cast(), columns);
+unsafe fn reorder<const V: usize>(data: *const i8, order: &[u16], to: *mut u8) {
+    const { assert!(V == 1 || V == 2) };
+    let step = 32 * V;
+    // The order of quads is not one that the processor foresees: each window of them is asked for
+    // while the one before it is read. Of a single window nothing is, as nothing would wait for it.
+    let behind = order.len().saturating_sub(WINDOW);
+    if behind > 0 {
+        prefetch(data, WINDOW * step);
     }
-}
-
-/// The same of 8 columns.
-///
-/// # Safety
-///
-/// 32 bytes each.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn zip_pairs_of_unit(from: *const i8, to: *mut u8) {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        let first = _mm_loadu_si128(from.cast());
-        let second = _mm_loadu_si128(from.add(16).cast());
-        _mm_storeu_si128(to.cast(), _mm_unpacklo_epi16(first, second));
-        _mm_storeu_si128(to.add(16).cast(), _mm_unpackhi_epi16(first, second));
+    for (i, &q) in order.iter().enumerate() {
+        // SAFETY: quad `i` of what is written, and quad `q` of what is read.
+        unsafe {
+            if i < behind {
+                prefetch(data.add((WINDOW + i) * step), step);
+            }
+            let (from, to) = (data.add(usize::from(q) * step), to.add(i * step));
+            if V == 2 {
+                let first = _mm256_loadu_si256(from.cast());
+                let second = _mm256_loadu_si256(from.add(32).cast());
+                let low = _mm256_unpacklo_epi16(first, second);
+                let high = _mm256_unpackhi_epi16(first, second);
+                let columns = _mm256_permute2x128_si256::<0x20>(low, high);
+                _mm256_storeu_si256(to.cast(), columns);
+                let columns = _mm256_permute2x128_si256::<0x31>(low, high);
+                _mm256_storeu_si256(to.add(32).cast(), columns);
+            } else {
+                let first = _mm_loadu_si128(from.cast());
+                let second = _mm_loadu_si128(from.add(16).cast());
+                _mm_storeu_si128(to.cast(), _mm_unpacklo_epi16(first, second));
+                _mm_storeu_si128(to.add(16).cast(), _mm_unpackhi_epi16(first, second));
+            }
+        }
     }
 }
 
@@ -283,12 +290,13 @@ type Raw = RawTile<u8, i8>;
 unsafe fn rows<const V: usize>(t: Raw, order: *const u16, groups: &[Group], count: usize) {
     let mut start = Sums(MaybeUninit::uninit());
     let start = start.as_mut_ptr();
+    let start_stride = if groups.is_empty() { 0 } else { NR };
     // SAFETY: as promised by the caller; a block of rows is `ROWS · a_stride` after the one before,
     // and within a quad the rows of a tile follow each other. `start` is written for all rows of the
     // blocks and columns that are read.
     unsafe {
         if groups.is_empty() {
-            start.write_bytes(0, MOST_ROWS * NR);
+            start.write_bytes(0, NR);
         } else {
             match count.div_ceil(ROWS) {
                 1 => multiply_outliers::<1, V>(&t, groups, start),
@@ -303,9 +311,15 @@ unsafe fn rows<const V: usize>(t: Raw, order: *const u16, groups: &[Group], coun
                 init: t.init.add(row * t.init_stride),
                 init_rows: t.init_rows.add(row),
                 c: t.c.add(row * t.c_stride),
+                // All is asked for by the first tile; the others repeat the first line.
+                ahead: if row == 0 {
+                    t.ahead
+                } else {
+                    Ahead { step: 0, ..t.ahead }
+                },
                 ..t
             };
-            let start = start.add(row * NR).cast_const();
+            let start = (start.add(row * start_stride).cast_const(), start_stride);
             match count - row {
                 1 => tile_of::<1, V>(&tile, order, start),
                 2 => tile_of::<2, V>(&tile, order, start),
@@ -369,14 +383,18 @@ unsafe fn multiply_outliers<const B: usize, const V: usize>(
     }
 }
 
-/// A tile of `R` rows by `V` vectors whose sums start at `start`, rows `NR` apart, plus what the tile
-/// says.
+/// A tile of `R` rows by `V` vectors whose sums start at `start`, with the distance of its rows, plus
+/// what the tile says.
 ///
 /// # Safety
 ///
 /// As [`rows`], for rows that lie in one block.
 #[target_feature(enable = "avx2")]
-unsafe fn tile_of<const R: usize, const V: usize>(t: &Raw, order: *const u16, start: *const i32) {
+unsafe fn tile_of<const R: usize, const V: usize>(
+    t: &Raw,
+    order: *const u16,
+    (start, start_stride): (*const i32, usize),
+) {
     let ones = _mm256_set1_epi16(1);
     // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
     // `v < V`, quads in their order. Loads and stores are the unaligned ones.
@@ -386,14 +404,19 @@ unsafe fn tile_of<const R: usize, const V: usize>(t: &Raw, order: *const u16, st
             let row = _mm256_set1_epi32(*t.init_rows.add(r));
             for (v, acc) in acc.iter_mut().enumerate() {
                 let init = _mm256_loadu_si256(t.init.add(r * t.init_stride + 8 * v).cast());
-                let start = _mm256_loadu_si256(start.add(r * NR + 8 * v).cast());
+                let start = _mm256_loadu_si256(start.add(r * start_stride + 8 * v).cast());
                 *acc = _mm256_add_epi32(_mm256_add_epi32(init, start), row);
             }
         }
         let mut b = t.b;
         let quad = |i: usize| t.a.add(usize::from(*order.add(i)) * ROWS * QUAD);
         let mut late = [_mm256_setzero_si256(); V];
+        let mut ahead = t.ahead.at;
         for pair in 0..t.groups / 2 {
+            for _ in 0..2 {
+                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                ahead = ahead.wrapping_add(t.ahead.step);
+            }
             let a = [quad(2 * pair), quad(2 * pair + 1)];
             let second = b.add(8 * V * QUAD);
             let firsts = [b, second].map(|b| _mm256_loadu_si256(b.cast()));
