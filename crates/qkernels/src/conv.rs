@@ -10,6 +10,7 @@ use crate::driver::Operands;
 use crate::error::check_shape;
 use crate::gemm::{Call, Run, Target};
 use crate::kernel::Microkernel;
+use crate::outliers::QUAD;
 use crate::patches::{Image, Patches};
 use crate::select::{VisitKernel, with_byte_kernel, with_byte_kernel_for};
 use crate::source::{Source, source};
@@ -297,11 +298,18 @@ pub fn conv2d<A: Lhs>(
 /// Runs one group, directly where its kernel can.
 fn run(direct: Option<Direct<'_>>, call: &Call<'_>, ws: &mut Workspace) -> Result<(), KernelError> {
     let Operands { a, b, .. } = &call.operands;
+    // Patches for split weights are interleaved in fours where pixels lie. Gathered byte by byte, they
+    // take longer than splitting gains.
+    let splits = direct.is_none_or(|direct| direct.image.has_groups_of(QUAD));
     let run = RunConv {
         direct,
         run: Run { call, ws },
     };
-    with_byte_kernel_for(b, a.rows(), run)
+    if splits {
+        with_byte_kernel_for(b, a.rows(), run)
+    } else {
+        with_byte_kernel(b.isa(), run)
+    }
 }
 
 /// Checks everything that concerns all groups, so that no group is written when another cannot

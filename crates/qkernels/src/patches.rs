@@ -90,6 +90,11 @@ impl<'a> Patches<'a> {
         }
     }
 
+    /// Whether every pixel is whole groups of so many channels, side by side.
+    pub(crate) fn has_groups_of(&self, group: usize) -> bool {
+        self.channel == 1 && self.channels.is_multiple_of(group)
+    }
+
     /// How many taps from `kx` on lie in the image and side by side, the first of them in
     /// this column of the image.
     #[inline(always)]

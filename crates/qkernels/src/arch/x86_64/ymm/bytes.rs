@@ -33,6 +33,7 @@ impl Microkernel for Bytes {
     const SHIFTS: bool = false;
     const UNPACKED: usize = size_of::<i16>();
     const SEGMENTS: bool = true;
+    const STACKS: bool = true;
     type Acc = i32;
     type Lhs = i16;
     type Rhs = i8;
@@ -66,10 +67,11 @@ impl Microkernel for Bytes {
         };
         assert!(wide.len() == b.data().len() * Self::UNPACKED);
         let raw = check_tile::<Self>(&a, &b, init, out).with_rhs(wide.as_ptr().cast::<i16>());
-        let tile = WIDE[b.width() / Self::UNIT - 1][a.rows() - 1];
+        let units = b.width() / Self::UNIT;
+        let tile = WIDE[units - 1][a.rows().min(Self::ROWS[units - 1]) - 1];
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
-        // the rows and the width by which the table is indexed; the i16 are as many as the
-        // elements of the panel.
+        // the width and the rows of a tile by which the table is indexed, as many tiles as there
+        // are; the i16 are as many as the elements of the panel.
         unsafe { tile(raw) }
     }
 }
@@ -91,51 +93,55 @@ type Raw = RawTile<i16, i16>;
 /// Tiles by vectors, then by rows.
 static WIDE: &[&[unsafe fn(Raw)]] = table!(tile, [4, 4]);
 
-/// A tile of `R` rows by `V` vectors of 8 columns.
+/// Tiles of `R` rows by `V` vectors of 8 columns.
 ///
 /// # Safety
 ///
-/// The instructions run, and the promises of [`RawTile`] hold for `R` rows and `8 · V` columns;
-/// B may be unaligned.
+/// The instructions run, and the promises of [`RawTile`] hold for tiles of `R` rows and `8 · V`
+/// columns; B may be unaligned.
 #[target_feature(enable = "avx2")]
 unsafe fn tile<const R: usize, const V: usize>(t: Raw) {
-    // SAFETY: every offset below stays inside what the caller promised: rows `r < R`, vectors
-    // `v < V`, groups `g < groups`. Loads and stores are the unaligned ones.
+    let pairs = t.groups / 2;
+    let fetching = Fetching::new::<R>(pairs);
+    let (mut lhs, mut c) = (t.a, t.c);
+    // SAFETY: every offset below stays inside what the caller promised: rows `r < R` of each tile,
+    // vectors `v < V`, groups `g < groups`. Loads and stores are the unaligned ones.
     unsafe {
-        let mut acc = [[_mm256_setzero_si256(); V]; R];
-        for (r, acc) in acc.iter_mut().enumerate() {
-            let row = _mm256_set1_epi32(*t.init_rows.add(r));
-            for (v, acc) in acc.iter_mut().enumerate() {
-                let start = _mm256_loadu_si256(t.init.add(r * t.init_stride + 8 * v).cast());
-                *acc = _mm256_add_epi32(start, row);
-            }
-        }
-        let mut late = [_mm256_setzero_si256(); V];
-        for s in 0..t.segment_count {
-            let segment = *t.segments.add(s);
-            let (a, b) = (t.a.add(segment.a), t.b.add(segment.b * 8 * V));
-            let mut g = 0;
-            let pairs = t.groups / 2;
-            let fetching = Fetching::new::<R>(pairs);
-            for pairs in fetching.parts(t.c, t.c_stride, 32 * V, pairs) {
-                for _ in 0..pairs {
-                    let (a, b) = (a.add(2 * g), b.add(16 * V * g));
-                    late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
-                    g += 2;
+        for index in 0..t.tiles {
+            let first = index * R;
+            let mut acc = [[_mm256_setzero_si256(); V]; R];
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let row = _mm256_set1_epi32(*t.init_rows.add(first + r));
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    let start = t.init.add((first + r) * t.init_stride + 8 * v);
+                    *acc = _mm256_add_epi32(_mm256_loadu_si256(start.cast()), row);
                 }
             }
-            if g < t.groups {
-                let (a, b) = (a.add(2 * g), b.add(16 * V * g));
-                late = steps::<R, V, 1>(&mut acc, late, a, t.a_stride, b);
+            let mut late = [_mm256_setzero_si256(); V];
+            for s in 0..t.segment_count {
+                let segment = *t.segments.add(s);
+                let (mut a, mut b) = (lhs.add(segment.a), t.b.add(segment.b * 8 * V));
+                for pairs in fetching.parts(c, t.c_stride, 32 * V, pairs) {
+                    for _ in 0..pairs {
+                        late = steps::<R, V, 2>(&mut acc, late, a, t.a_stride, b);
+                        (a, b) = (a.add(4), b.add(32 * V));
+                    }
+                }
+                if t.groups % 2 == 1 {
+                    late = steps::<R, V, 1>(&mut acc, late, a, t.a_stride, b);
+                }
             }
-        }
-        for (acc, late) in acc[R - 1].iter_mut().zip(late) {
-            *acc = _mm256_add_epi32(*acc, late);
-        }
-        for (r, acc) in acc.iter().enumerate() {
-            for (v, acc) in acc.iter().enumerate() {
-                _mm256_storeu_si256(t.c.add(r * t.c_stride + 8 * v).cast(), *acc);
+            for (acc, late) in acc[R - 1].iter_mut().zip(late) {
+                *acc = _mm256_add_epi32(*acc, late);
             }
+            for (r, acc) in acc.iter().enumerate() {
+                for (v, acc) in acc.iter().enumerate() {
+                    _mm256_storeu_si256(c.add(r * t.c_stride + 8 * v).cast(), *acc);
+                }
+            }
+            // Nothing is read there before a tile is known to be.
+            lhs = lhs.wrapping_add(R * t.a_stride);
+            c = c.wrapping_add(R * t.c_stride);
         }
     }
 }
