@@ -34,7 +34,7 @@ use crate::kernel::{TileMut, Unpacked, lhs_shift};
 use crate::out::{Out, Rows};
 use crate::pack::Panels;
 use crate::patches::Patches;
-use crate::plan::{L1_PANEL, lines, part, stacked_rows, tallest};
+use crate::plan::{L1_PANEL, lines, part, stacked_rows, tall_rows, tallest};
 use crate::store::{Steps, Store};
 use crate::workspace::Line;
 use crate::{Threads, ZeroPoint};
@@ -423,6 +423,7 @@ impl<K: Microkernel> Share<'_, K> {
         let length = inner.0.outputs.len();
         let stacks = K::STACKS && panel.whole::<K>() && sink.stacks(panel.full(), false, None);
         let far = size_of_val(panel.b.data()) > L1_PANEL;
+        let tall = tall_rows::<K>(length, panel.b.width(), size_of_val(panel.b.data()), 0);
         // Steps of a single pixel may be anything; where several are read, nothing wraps.
         let stride = inner.1.stride.wrapping_mul(inner.2);
         let line = outer.1.stride.wrapping_mul(outer.2);
@@ -433,7 +434,7 @@ impl<K: Microkernel> Share<'_, K> {
             while start < length {
                 let left = length - start;
                 let count = if stacks {
-                    stacked_rows(left, height, far)
+                    stacked_rows(left, height, far, tall)
                 } else {
                     // Tiles of nearly equal height.
                     left.div_ceil(left.div_ceil(height))

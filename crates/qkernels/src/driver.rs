@@ -29,7 +29,7 @@ use crate::kernel::{
 };
 use crate::out::{Out, Rows};
 use crate::pack::{PackedRef, Panels};
-use crate::plan::{L1_PANEL, Plan, stacked_rows};
+use crate::plan::{L1_PANEL, Plan, stacked_rows, tall_rows};
 use crate::source::{Copy, Source};
 use crate::store::{Steps, Store, Tile, store_tile};
 use crate::workspace::Line;
@@ -431,11 +431,12 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let row_scale = sink.store.row_scale;
         let stacks = stacks && sink.stacks(width == cols.len(), cut, row_scale);
         let far = size_of_val(b.data()) > L1_PANEL;
+        let tall = tall_rows::<K>(rows.len(), width, size_of_val(b.data()), size);
         let (mut start, mut tile) = (rows.start, 0);
         while start < rows.end {
             let left = rows.end - start;
             let mut count = if stacks && !fresh {
-                stacked_rows(left, height, far)
+                stacked_rows(left, height, far, tall)
             } else {
                 left.min(height)
             };
@@ -501,7 +502,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
             }
             let b = b.with_ahead(ahead);
             if let (Some(ahead), None) = (&mut ahead, lies) {
-                let tiles = if count > height { count / height } else { 1 };
+                let tiles = count.div_ceil(height);
                 ahead.at = ahead.at.wrapping_add(tiles * ahead.step * (depth / K::KG));
             }
             let b = if fresh {

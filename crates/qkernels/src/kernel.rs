@@ -180,6 +180,9 @@ pub(crate) trait Microkernel:
     /// Whether one call multiplies several tiles of full height, one below the other: what is
     /// between calls takes as long as some steps in K.
     const STACKS: bool = false;
+    /// The most rows of a call that multiplies a full panel half by half, with its columns all but read
+    /// once: for more rows than a tile has, and fewer than two have. 0 where no call does.
+    const TALL: usize = 0;
     /// Whether [`finish`](Self::finish) takes tiles of full panels, and stacks of them, to all steps
     /// but those of bf16.
     const FINISHES: bool = false;

@@ -179,7 +179,9 @@ fn check_shapes<K: Microkernel, E>(
     const { assert!(size_of::<K::Acc>() == 4 && align_of::<K::Acc>() <= 4 && K::NR <= MAX_ROWS) };
     let height = K::ROWS[b.width / K::UNIT - 1];
     assert!(
-        (a.rows <= height || K::STACKS && a.rows.is_multiple_of(height))
+        (a.rows <= height
+            || K::STACKS && a.rows.is_multiple_of(height)
+            || a.rows <= K::TALL && b.width == K::NR)
             && a.rows <= MAX_ROWS
             && out.rows >= a.rows
             && out.width >= least

@@ -13,7 +13,8 @@ use crate::arch::tile::Fetching;
 use crate::arch::x86_64::is_amd;
 use crate::arch::x86_64::zmm::one_nan;
 use crate::kernel::{
-    Init, LhsTile, Microkernel, RawTile, RhsPanel, Scaling, TileMut, check_finished, check_tile,
+    Ahead, Init, LhsTile, Microkernel, Products, RawTile, RhsPanel, Scaling, TileMut,
+    check_finished, check_tile,
 };
 use crate::plan::CHUNK;
 use crate::quantize::ROUND;
@@ -34,6 +35,7 @@ impl Microkernel for Avx512Vnni {
     const PRODUCTS: bool = true;
     const SEGMENTS: bool = true;
     const STACKS: bool = true;
+    const TALL: usize = 11;
     const FINISHES: bool = true;
     type Acc = i32;
     type Lhs = u8;
@@ -84,15 +86,26 @@ impl Microkernel for Avx512Vnni {
     ) {
         let raw = check_tile::<Self>(&a, &b, init, out);
         let units = b.width() / Self::UNIT;
+        let sums = Sums {
+            last: last_mask(out.width(), b.width()),
+        };
+        if is_tall(&a, &b) {
+            let tile = TALL[usize::from(b.ahead().is_some())][usize::from(a.shift())];
+            let tile = tile[a.rows() - LEAST_TALL];
+            let whole = Sums { last: u16::MAX };
+            // SAFETY: as below, of a full panel; the output ends in its last unit.
+            return unsafe {
+                halves(raw, 32, |half, raw| {
+                    tile(raw, if half == 0 { whole } else { sums });
+                })
+            };
+        }
         let rows = a.rows().min(Self::ROWS[units - 1]);
         let tile = match (b.ahead(), b.width(), a.shift()) {
             (Some(_), Self::NR, false) if rows >= LEAST_ASKING => ASKING[0][rows - LEAST_ASKING],
             (Some(_), Self::NR, true) if rows >= LEAST_ASKING => ASKING[1][rows - LEAST_ASKING],
             (_, _, false) => PLAIN[units - 1][rows - 1],
             (_, _, true) => SHIFTING[units - 1][rows - 1],
-        };
-        let sums = Sums {
-            last: last_mask(out.width(), b.width()),
         };
         // SAFETY: `self` proves the instructions, and `check_tile` keeps the promises of `raw` for
         // the width and the rows of a tile by which the table is indexed, as many tiles as there are.
@@ -116,36 +129,44 @@ impl Microkernel for Avx512Vnni {
         let full = out.width() >= b.width() * steps.size();
         let asks = b.ahead().is_some();
         let units = b.width() / Self::UNIT;
+        if full && is_tall(&a, &b) {
+            let tiles = match a.shift() {
+                false => tall!(false, 2, Scaled<'_>),
+                true => tall!(true, 2, Scaled<'_>),
+            };
+            let tile = tiles[a.rows() - LEAST_TALL];
+            let raw = check_finished::<Self, u8>(&a, &b, init, out);
+            let finish = Scaled::new(scaling, steps, a.rows(), b.width());
+            // SAFETY: as below, of a full panel.
+            unsafe {
+                halves(raw, 32 * steps.size(), |half, raw| {
+                    tile(raw, finish.from(2 * half));
+                });
+            }
+            return true;
+        }
         let tile = match (full, a.shift(), units, a.rows().min(Self::ROWS[units - 1])) {
-            (true, false, 4, 6) if asks => tile::<false, 2, 6, 4, 1, Scaled<'_>>,
-            (true, true, 4, 6) if asks => tile::<true, 2, 6, 4, 1, Scaled<'_>>,
+            (true, false, 4, 6) if asks => tile::<false, 2, 6, 4, 4, 1, Scaled<'_>>,
+            (true, true, 4, 6) if asks => tile::<true, 2, 6, 4, 4, 1, Scaled<'_>>,
             // The last tiles of a panel; where there is nothing to ask for, they ask for B.
-            (true, false, 4, 3) => tile::<false, 4, 3, 4, 1, Scaled<'_>>,
-            (true, false, 4, 4) => tile::<false, 4, 4, 4, 1, Scaled<'_>>,
-            (true, false, 4, 5) => tile::<false, 4, 5, 4, 1, Scaled<'_>>,
-            (true, true, 4, 3) => tile::<true, 4, 3, 4, 1, Scaled<'_>>,
-            (true, true, 4, 4) => tile::<true, 4, 4, 4, 1, Scaled<'_>>,
-            (true, true, 4, 5) => tile::<true, 4, 5, 4, 1, Scaled<'_>>,
-            (true, false, 1, 12) => tile::<false, 0, 12, 1, 1, Scaled<'_>>,
-            (true, false, 2, 12) => tile::<false, 0, 12, 2, 1, Scaled<'_>>,
-            (true, false, 3, 8) => tile::<false, 0, 8, 3, 1, Scaled<'_>>,
-            (true, false, 4, 6) => tile::<false, 0, 6, 4, 1, Scaled<'_>>,
-            (true, true, 1, 12) => tile::<true, 0, 12, 1, 1, Scaled<'_>>,
-            (true, true, 2, 12) => tile::<true, 0, 12, 2, 1, Scaled<'_>>,
-            (true, true, 3, 8) => tile::<true, 0, 8, 3, 1, Scaled<'_>>,
-            (true, true, 4, 6) => tile::<true, 0, 6, 4, 1, Scaled<'_>>,
+            (true, false, 4, 3) => tile::<false, 4, 3, 4, 4, 1, Scaled<'_>>,
+            (true, false, 4, 4) => tile::<false, 4, 4, 4, 4, 1, Scaled<'_>>,
+            (true, false, 4, 5) => tile::<false, 4, 5, 4, 4, 1, Scaled<'_>>,
+            (true, true, 4, 3) => tile::<true, 4, 3, 4, 4, 1, Scaled<'_>>,
+            (true, true, 4, 4) => tile::<true, 4, 4, 4, 4, 1, Scaled<'_>>,
+            (true, true, 4, 5) => tile::<true, 4, 5, 4, 4, 1, Scaled<'_>>,
+            (true, false, 1, 12) => tile::<false, 0, 12, 1, 1, 1, Scaled<'_>>,
+            (true, false, 2, 12) => tile::<false, 0, 12, 2, 2, 1, Scaled<'_>>,
+            (true, false, 3, 8) => tile::<false, 0, 8, 3, 3, 1, Scaled<'_>>,
+            (true, false, 4, 6) => tile::<false, 0, 6, 4, 4, 1, Scaled<'_>>,
+            (true, true, 1, 12) => tile::<true, 0, 12, 1, 1, 1, Scaled<'_>>,
+            (true, true, 2, 12) => tile::<true, 0, 12, 2, 2, 1, Scaled<'_>>,
+            (true, true, 3, 8) => tile::<true, 0, 8, 3, 3, 1, Scaled<'_>>,
+            (true, true, 4, 6) => tile::<true, 0, 6, 4, 4, 1, Scaled<'_>>,
             _ => return self.through_memory(a, b, init, scaling, steps, out),
         };
         let raw = check_finished::<Self, u8>(&a, &b, init, out);
-        let scale = scaling.scale[..b.width()].as_chunks().0;
-        let bias = scaling.bias.map(|b_f32| b_f32[..b.width()].as_chunks().0);
-        let finish = Scaled {
-            steps,
-            scale,
-            bias,
-            rows: scaling.rows.map(|rows| &rows[..a.rows()]),
-            small: scaling.small,
-        };
+        let finish = Scaled::new(scaling, steps, a.rows(), b.width());
         // SAFETY: `self` proves the instructions, `check_finished` keeps the promises of `raw`
         // for the rows and the width that the tile was chosen by, and what belongs to rows and
         // columns was just cut to them.
@@ -292,6 +313,29 @@ struct Scaled<'a> {
     bias: Option<&'a [[f32; CHUNK]]>,
     rows: Option<&'a [f32]>,
     small: bool,
+}
+
+impl<'a> Scaled<'a> {
+    #[inline(always)]
+    fn new(scaling: Scaling<'a>, steps: &'a Steps<'a>, rows: usize, width: usize) -> Self {
+        Scaled {
+            steps,
+            scale: scaling.scale[..width].as_chunks().0,
+            bias: scaling.bias.map(|bias| bias[..width].as_chunks().0),
+            rows: scaling.rows.map(|of_rows| &of_rows[..rows]),
+            small: scaling.small,
+        }
+    }
+
+    /// What columns have from this vector of the tile on.
+    #[inline(always)]
+    fn from(self, vector: usize) -> Self {
+        Scaled {
+            scale: &self.scale[vector..],
+            bias: self.bias.map(|bias| &bias[vector..]),
+            ..self
+        }
+    }
 }
 
 impl Finish for Scaled<'_> {
@@ -463,50 +507,50 @@ macro_rules! tiles {
     ($shift:literal) => {
         [
             &[
-                tile::<$shift, 0, 1, 1, 4, Sums>,
-                tile::<$shift, 0, 2, 1, 4, Sums>,
-                tile::<$shift, 0, 3, 1, 4, Sums>,
-                tile::<$shift, 0, 4, 1, 2, Sums>,
-                tile::<$shift, 0, 5, 1, 2, Sums>,
-                tile::<$shift, 0, 6, 1, 2, Sums>,
-                tile::<$shift, 0, 7, 1, 2, Sums>,
-                tile::<$shift, 0, 8, 1, 1, Sums>,
-                tile::<$shift, 0, 9, 1, 1, Sums>,
-                tile::<$shift, 0, 10, 1, 1, Sums>,
-                tile::<$shift, 0, 11, 1, 1, Sums>,
-                tile::<$shift, 0, 12, 1, 1, Sums>,
+                tile::<$shift, 0, 1, 1, 1, 4, Sums>,
+                tile::<$shift, 0, 2, 1, 1, 4, Sums>,
+                tile::<$shift, 0, 3, 1, 1, 4, Sums>,
+                tile::<$shift, 0, 4, 1, 1, 2, Sums>,
+                tile::<$shift, 0, 5, 1, 1, 2, Sums>,
+                tile::<$shift, 0, 6, 1, 1, 2, Sums>,
+                tile::<$shift, 0, 7, 1, 1, 2, Sums>,
+                tile::<$shift, 0, 8, 1, 1, 1, Sums>,
+                tile::<$shift, 0, 9, 1, 1, 1, Sums>,
+                tile::<$shift, 0, 10, 1, 1, 1, Sums>,
+                tile::<$shift, 0, 11, 1, 1, 1, Sums>,
+                tile::<$shift, 0, 12, 1, 1, 1, Sums>,
             ],
             &[
-                tile::<$shift, 0, 1, 2, 4, Sums>,
-                tile::<$shift, 0, 2, 2, 3, Sums>,
-                tile::<$shift, 0, 3, 2, 2, Sums>,
-                tile::<$shift, 0, 4, 2, 2, Sums>,
-                tile::<$shift, 0, 5, 2, 1, Sums>,
-                tile::<$shift, 0, 6, 2, 1, Sums>,
-                tile::<$shift, 0, 7, 2, 1, Sums>,
-                tile::<$shift, 0, 8, 2, 1, Sums>,
-                tile::<$shift, 0, 9, 2, 1, Sums>,
-                tile::<$shift, 0, 10, 2, 1, Sums>,
-                tile::<$shift, 0, 11, 2, 1, Sums>,
-                tile::<$shift, 0, 12, 2, 1, Sums>,
+                tile::<$shift, 0, 1, 2, 2, 4, Sums>,
+                tile::<$shift, 0, 2, 2, 2, 3, Sums>,
+                tile::<$shift, 0, 3, 2, 2, 2, Sums>,
+                tile::<$shift, 0, 4, 2, 2, 2, Sums>,
+                tile::<$shift, 0, 5, 2, 2, 1, Sums>,
+                tile::<$shift, 0, 6, 2, 2, 1, Sums>,
+                tile::<$shift, 0, 7, 2, 2, 1, Sums>,
+                tile::<$shift, 0, 8, 2, 2, 1, Sums>,
+                tile::<$shift, 0, 9, 2, 2, 1, Sums>,
+                tile::<$shift, 0, 10, 2, 2, 1, Sums>,
+                tile::<$shift, 0, 11, 2, 2, 1, Sums>,
+                tile::<$shift, 0, 12, 2, 2, 1, Sums>,
             ],
             &[
-                tile::<$shift, 0, 1, 3, 4, Sums>,
-                tile::<$shift, 0, 2, 3, 2, Sums>,
-                tile::<$shift, 0, 3, 3, 1, Sums>,
-                tile::<$shift, 0, 4, 3, 1, Sums>,
-                tile::<$shift, 0, 5, 3, 1, Sums>,
-                tile::<$shift, 0, 6, 3, 1, Sums>,
-                tile::<$shift, 0, 7, 3, 1, Sums>,
-                tile::<$shift, 0, 8, 3, 1, Sums>,
+                tile::<$shift, 0, 1, 3, 3, 4, Sums>,
+                tile::<$shift, 0, 2, 3, 3, 2, Sums>,
+                tile::<$shift, 0, 3, 3, 3, 1, Sums>,
+                tile::<$shift, 0, 4, 3, 3, 1, Sums>,
+                tile::<$shift, 0, 5, 3, 3, 1, Sums>,
+                tile::<$shift, 0, 6, 3, 3, 1, Sums>,
+                tile::<$shift, 0, 7, 3, 3, 1, Sums>,
+                tile::<$shift, 0, 8, 3, 3, 1, Sums>,
             ],
             &[
-                tile::<$shift, 0, 1, 4, 2, Sums>,
-                tile::<$shift, 0, 2, 4, 2, Sums>,
-                tile::<$shift, 0, 3, 4, 1, Sums>,
-                tile::<$shift, 0, 4, 4, 1, Sums>,
-                tile::<$shift, 0, 5, 4, 1, Sums>,
-                tile::<$shift, 0, 6, 4, 1, Sums>,
+                tile::<$shift, 0, 1, 4, 4, 2, Sums>,
+                tile::<$shift, 0, 2, 4, 4, 2, Sums>,
+                tile::<$shift, 0, 3, 4, 4, 1, Sums>,
+                tile::<$shift, 0, 4, 4, 4, 1, Sums>,
+                tile::<$shift, 0, 5, 4, 4, 1, Sums>,
+                tile::<$shift, 0, 6, 4, 4, 1, Sums>,
             ],
         ]
     };
@@ -527,18 +571,83 @@ const LEAST_ASKING: usize = 2;
 macro_rules! asking {
     ($shift:literal) => {
         [
-            tile::<$shift, 4, 2, 4, 2, Sums>,
-            tile::<$shift, 4, 3, 4, 1, Sums>,
-            tile::<$shift, 4, 4, 4, 1, Sums>,
-            tile::<$shift, 4, 5, 4, 1, Sums>,
-            tile::<$shift, 2, 6, 4, 1, Sums>,
+            tile::<$shift, 4, 2, 4, 4, 2, Sums>,
+            tile::<$shift, 4, 3, 4, 4, 1, Sums>,
+            tile::<$shift, 4, 4, 4, 4, 1, Sums>,
+            tile::<$shift, 4, 5, 4, 4, 1, Sums>,
+            tile::<$shift, 2, 6, 4, 4, 1, Sums>,
         ]
     };
 }
 /// The same for either A.
 static ASKING: [[Tile; 5]; 2] = [asking!(false), asking!(true)];
 
-/// Tiles of `R` rows by `V` vectors of 16 columns, in `S` chains; `X`: A is shifted when read; for each
+/// The rows of the lowest tall tile.
+const LEAST_TALL: usize = 7;
+
+/// Whether a call is a tall one: checked panels of more rows than a tile has, and no stack.
+#[inline(always)]
+fn is_tall(a: &LhsTile<'_, u8>, b: &RhsPanel<'_, i8>) -> bool {
+    b.width() == Avx512Vnni::NR && (LEAST_TALL..=Avx512Vnni::TALL).contains(&a.rows())
+}
+
+/// Tall tiles of half of a full panel, from [`LEAST_TALL`] rows on.
+macro_rules! tall {
+    ($shift:literal, $asks:literal, $finish:ty) => {
+        [
+            tile::<$shift, $asks, 7, 2, 4, 1, $finish>,
+            tile::<$shift, $asks, 8, 2, 4, 1, $finish>,
+            tile::<$shift, $asks, 9, 2, 4, 1, $finish>,
+            tile::<$shift, $asks, 10, 2, 4, 1, $finish>,
+            tile::<$shift, $asks, 11, 2, 4, 1, $finish>,
+        ]
+    };
+}
+use tall;
+
+/// Those of sums: that ask for the next panel or do not, for either A.
+static TALL: [[[Tile; 5]; 2]; 2] = [
+    [tall!(false, 0, Sums), tall!(true, 0, Sums)],
+    [tall!(false, 2, Sums), tall!(true, 2, Sums)],
+];
+
+/// Calls `each` for the left and the right half of a full panel, `columns` elements of the output each.
+///
+/// # Safety
+///
+/// The promises of [`RawTile`] hold for a width of 64 columns, and the output has some of the right half.
+#[inline(always)]
+unsafe fn halves<E: Copy>(
+    t: RawTile<u8, i8, i32, E>,
+    columns: usize,
+    each: impl Fn(usize, RawTile<u8, i8, i32, E>),
+) {
+    each(0, t);
+    // SAFETY: within what the caller promised: two of four vectors further.
+    unsafe {
+        let products = t.products.as_ref().map(|products| Products {
+            rows: products.rows,
+            columns: products.columns.get_unchecked(32..),
+            cut: products.cut.map(|cut| cut.get_unchecked(32..)),
+        });
+        let right = RawTile {
+            b: t.b.add(32 * 4),
+            // Where these are zeros, a tile knows by their place.
+            init: t.init.add(if t.columns_are_zeros() { 0 } else { 32 }),
+            products: products.as_ref().map_or(core::ptr::null(), |p| p),
+            // Each half asks for half of what a call asks for.
+            ahead: Ahead {
+                at: t.ahead.at.wrapping_add(t.groups * t.ahead.step),
+                ..t.ahead
+            },
+            c: t.c.add(columns),
+            ..t
+        };
+        each(1, right);
+    }
+}
+
+/// Tiles of `R` rows by `V` vectors of 16 columns of a panel of `W` of them, in `S` chains; `X`: A is shifted when read; for each
 /// group, `P` lines of what comes next are asked for.
 ///
 /// Sums leave row by row between the last group's multiplications (on Zen 4, 64 steps in K: 415 cycles
@@ -557,6 +666,7 @@ unsafe fn tile<
     const P: usize,
     const R: usize,
     const V: usize,
+    const W: usize,
     const S: usize,
     F: Finish,
 >(
@@ -587,7 +697,7 @@ unsafe fn tile<
             let (mut a, mut b);
             loop {
                 a = lhs.add((*segment).a);
-                b = t.b.add((*segment).b * 16 * V);
+                b = t.b.add((*segment).b * 16 * W);
                 left -= 1;
                 let before = groups - if left == 0 { fewer } else { 0 };
                 for steps in fetching.parts(c, c_stride, 16 * V * finish.size(), before / S) {
@@ -599,14 +709,14 @@ unsafe fn tile<
                         for acc in &mut acc {
                             step::<X, R, V>(acc, a, a_stride, b);
                             a = a.add(4);
-                            b = b.add(64 * V);
+                            b = b.add(64 * W);
                         }
                     }
                 }
                 for _ in 0..before % S {
                     step::<X, R, V>(&mut acc[0], a, a_stride, b);
                     a = a.add(4);
-                    b = b.add(64 * V);
+                    b = b.add(64 * W);
                 }
                 if left == 0 {
                     break;
