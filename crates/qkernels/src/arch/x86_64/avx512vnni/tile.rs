@@ -97,7 +97,7 @@ impl Microkernel for Avx512Vnni {
             return unsafe {
                 halves(raw, 32, |half, raw| {
                     tile(raw, if half == 0 { whole } else { sums });
-                })
+                });
             };
         }
         let rows = a.rows().min(Self::ROWS[units - 1]);
