@@ -6,11 +6,12 @@ use core::ops::Range;
 use half::{bf16, f16};
 use qformat::DType;
 
+use crate::arch::l1_ways;
 use crate::isa::{Task, Tier};
 use crate::kernel::{Acc, MAX_LHS_ROWS, Microkernel, lhs_place, lhs_shift, shift_of};
 use crate::operand::Matrix;
 use crate::patches::Patches;
-use crate::plan::Plan;
+use crate::plan::{Plan, tallest};
 use crate::{MatRef, Operand};
 
 /// Rows of bytes that are made when they are needed: patches of an image, quantized floats.
@@ -135,10 +136,12 @@ impl<'a> Source<'a> {
             if !readable {
                 return None;
             }
-            // Rows apart by a multiple of 4 KiB compete for one set of L1. Of 512 bytes or 2 KiB
-            // they cost nothing, while a copy takes as long as 10 to 30 columns.
+            // Rows apart by a multiple of 4 KiB compete for one set of L1, which has ways enough for
+            // bytes of all rows of a tile or has not. Of 512 bytes or 2 KiB they cost nothing, while
+            // a copy takes as long as 10 to 30 columns.
             let apart = a.row_stride().saturating_mul(size_of::<A>());
             let spread = !apart.is_multiple_of(4096) || a.rows() == 1;
+            let spread = spread || K::Acc::INTEGER && l1_ways() >= tallest::<K>();
             let spread = spread && K::LHS_ROWS == 1;
             // The kernel shifts a row once a panel and shares that among the panel's columns; a
             // copy is made once. So where shifting takes time, the kernel does it for one panel

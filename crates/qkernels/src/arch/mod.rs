@@ -59,6 +59,38 @@ pub(crate) fn l2_bytes() -> usize {
     USUAL
 }
 
+/// Ways of the first-level data cache, where it can be asked; what most have elsewhere.
+#[inline]
+pub(crate) fn l1_ways() -> usize {
+    /// What is taken for one that does not say.
+    const USUAL: usize = 8;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{__cpuid, __cpuid_count};
+        use core::sync::atomic::{AtomicUsize, Ordering};
+        /// 0: not asked yet, because asking takes long under a hypervisor.
+        static WAYS: AtomicUsize = AtomicUsize::new(0);
+        let mut ways = WAYS.load(Ordering::Relaxed);
+        if ways == 0 {
+            // Intel's leaf of caches, and AMD's: data caches have type 1 and their level beside it.
+            let leaf = |base: u32, leaf: u32| (__cpuid(base).eax >= leaf).then_some(leaf);
+            let leaves = [leaf(0, 4), leaf(0x8000_0000, 0x8000_001d)];
+            let caches = leaves
+                .into_iter()
+                .flatten()
+                .flat_map(|leaf| (0..4).map(move |cache| __cpuid_count(leaf, cache)));
+            let mut first = caches.filter(|cache| cache.eax & 0xff == 1 << 5 | 1);
+            ways = first
+                .next()
+                .map_or(USUAL, |cache| (cache.ebx >> 22) as usize + 1);
+            WAYS.store(ways, Ordering::Relaxed);
+        }
+        ways
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    USUAL
+}
+
 /// Asks for `bytes` of memory from `at` on, which may be anywhere, where the instruction is known.
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T, bytes: usize) {
