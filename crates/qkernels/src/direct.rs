@@ -423,7 +423,7 @@ impl<K: Microkernel> Share<'_, K> {
         let length = inner.0.outputs.len();
         let stacks = K::STACKS && panel.whole::<K>() && sink.stacks(panel.full(), false, None);
         let far = size_of_val(panel.b.data()) > L1_PANEL;
-        let tall = tall_rows::<K>(length, panel.b.width(), size_of_val(panel.b.data()), 0);
+        let tall = tall_rows::<K>(length, panel.cols.len(), size_of_val(panel.b.data()), 0);
         // Steps of a single pixel may be anything; where several are read, nothing wraps.
         let stride = inner.1.stride.wrapping_mul(inner.2);
         let line = outer.1.stride.wrapping_mul(outer.2);

@@ -431,7 +431,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
         let row_scale = sink.store.row_scale;
         let stacks = stacks && sink.stacks(width == cols.len(), cut, row_scale);
         let far = size_of_val(b.data()) > L1_PANEL;
-        let tall = tall_rows::<K>(rows.len(), width, size_of_val(b.data()), size);
+        let tall = tall_rows::<K>(rows.len(), cols.len(), size_of_val(b.data()), size);
         let (mut start, mut tile) = (rows.start, 0);
         while start < rows.end {
             let left = rows.end - start;
@@ -598,7 +598,7 @@ impl<T: Tier, K: Microkernel> Sink<'_, T, K> {
         match self.store.steps {
             Steps::Sums => true,
             Steps::Bf16 { .. } => false,
-            _ => K::FINISHES && full && !cut && self.store.by_steps(rows),
+            _ => K::FINISHES && (full || K::MASKS) && !cut && self.store.by_steps(rows),
         }
     }
 

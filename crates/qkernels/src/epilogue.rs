@@ -253,15 +253,19 @@ impl Epilogue<'_> {
     /// Checks that the bias cannot push a sum of magnitude up to `bound` out of i32.
     pub(crate) fn check_bias(&self, bound: i32) -> Result<(), KernelError> {
         let max = i32::MAX - bound;
-        match self
-            .bias
-            .and_then(|b| b.iter().max_by_key(|v| v.unsigned_abs()))
-        {
-            Some(&given) if given.unsigned_abs() > max.unsigned_abs() => {
-                Err(KernelError::Bias { given, max })
-            }
-            _ => Ok(()),
+        let bias = self.bias.unwrap_or_default();
+        // Their ends are found in vectors, the one that is largest in magnitude is not.
+        let ends = |(low, high): (i32, i32), &v: &i32| (low.min(v), high.max(v));
+        let (low, high) = bias.iter().fold((0, 0), ends);
+        let given = if low.unsigned_abs() > high.unsigned_abs() {
+            low
+        } else {
+            high
+        };
+        if given.unsigned_abs() > max.unsigned_abs() {
+            return Err(KernelError::Bias { given, max });
         }
+        Ok(())
     }
 
     /// Checks lengths against the output's shape, and the steps against its type.

@@ -183,8 +183,8 @@ pub(crate) trait Microkernel:
     /// The most rows of a call that multiplies a full panel half by half, with its columns all but read
     /// once: for more rows than a tile has, and fewer than two have. 0 where no call does.
     const TALL: usize = 0;
-    /// Whether [`finish`](Self::finish) takes tiles of full panels, and stacks of them, to all steps
-    /// but those of bf16.
+    /// Whether [`finish`](Self::finish) takes all tiles that [`accumulate`](Self::accumulate) does, and
+    /// stacks of them, to all steps but those of bf16.
     const FINISHES: bool = false;
     /// What sums are kept in.
     type Acc: Acc;

@@ -253,20 +253,15 @@ const L1_ROWS: usize = 28 << 10;
 /// Bytes of a panel of B that stay in L1 while tile after tile meets them.
 pub(crate) const L1_PANEL: usize = if cfg!(test) { 4 << 10 } else { 24 << 10 };
 
-/// The most rows of a [tall](Microkernel::TALL) call on a panel so wide and of so many bytes, where `rows`
+/// The most rows of a [tall](Microkernel::TALL) call on a panel of so many columns and bytes, where `rows`
 /// are all that it meets; 0 where none pays. With B in L2, it has to save all of a second reading;
 /// beyond, 7 to 20 rows take 5 to 17 % less time, and of many rows such a call is a small part
 /// (Emerald Rapids).
 #[inline(always)]
-pub(crate) fn tall_rows<K: Microkernel>(
-    rows: usize,
-    width: usize,
-    panel: usize,
-    b: usize,
-) -> usize {
-    let height = K::ROWS[width / K::UNIT - 1];
+pub(crate) fn tall_rows<K: Microkernel>(rows: usize, cols: usize, panel: usize, b: usize) -> usize {
+    let height = K::ROWS[K::NR / K::UNIT - 1];
     let few = rows <= height + 4 || rows <= 4 * height && b > l2_bytes();
-    if width == K::NR && panel >= 2 * L1_PANEL && (few || cfg!(test)) {
+    if cols == K::NR && panel >= 2 * L1_PANEL && (few || cfg!(test)) {
         K::TALL
     } else {
         0

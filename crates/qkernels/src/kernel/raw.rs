@@ -106,11 +106,7 @@ pub(crate) fn check_tile<K: Microkernel>(
     out: &mut TileMut<'_, K::Acc>,
 ) -> RawTile<K::Lhs, K::Rhs, K::Acc> {
     match init {
-        Some(init) if K::MASKS => {
-            let least = (b.width + 1).saturating_sub(K::UNIT);
-            from_init::<K, K::Acc>(a, b, init, out, least)
-        }
-        Some(init) => check_finished::<K, K::Acc>(a, b, init, out),
+        Some(init) => check_finished::<K, K::Acc>(a, b, init, out, 1),
         None => {
             // Of a single row it may be 0, which would say that there are no sums to go on from.
             let (init, stride) = (out.ptr.cast_const(), out.stride.max(1));
@@ -120,26 +116,21 @@ pub(crate) fn check_tile<K: Microkernel>(
     }
 }
 
-/// As [`check_tile`], for a tile of finished elements of any type.
+/// As [`check_tile`], for a tile of finished columns of `size` elements each.
 #[inline(always)]
 pub(crate) fn check_finished<K: Microkernel, E>(
     a: &LhsTile<'_, K::Lhs>,
     b: &RhsPanel<'_, K::Rhs>,
     init: Init<'_, K::Acc>,
     out: &mut TileMut<'_, E>,
+    size: usize,
 ) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
-    from_init::<K, E>(a, b, init, out, b.width)
-}
-
-/// A tile whose sums start at `init`; the output is at least `least` wide.
-#[inline(always)]
-fn from_init<K: Microkernel, E>(
-    a: &LhsTile<'_, K::Lhs>,
-    b: &RhsPanel<'_, K::Rhs>,
-    init: Init<'_, K::Acc>,
-    out: &mut TileMut<'_, E>,
-    least: usize,
-) -> RawTile<K::Lhs, K::Rhs, K::Acc, E> {
+    let least = if K::MASKS {
+        (b.width + 1).saturating_sub(K::UNIT)
+    } else {
+        b.width
+    };
+    let least = least.saturating_mul(size);
     // Rows and width are small, so that nothing wraps before it is compared.
     let rows_fit = || init.start.len() / a.rows.max(1) >= init.stride;
     assert!(

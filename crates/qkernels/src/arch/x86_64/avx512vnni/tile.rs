@@ -92,13 +92,9 @@ impl Microkernel for Avx512Vnni {
         if is_tall(&a, &b) {
             let tile = TALL[usize::from(b.ahead().is_some())][usize::from(a.shift())];
             let tile = tile[a.rows() - LEAST_TALL];
-            let whole = Sums { last: u16::MAX };
-            // SAFETY: as below, of a full panel; the output ends in its last unit.
-            return unsafe {
-                halves(raw, 32, |half, raw| {
-                    tile(raw, if half == 0 { whole } else { sums });
-                });
-            };
+            assert!(out.width() >= b.width());
+            // SAFETY: as below, of a full panel and all of its columns.
+            return unsafe { halves(raw, 32, |_, raw| tile(raw, sums)) };
         }
         let rows = a.rows().min(Self::ROWS[units - 1]);
         let tile = match (b.ahead(), b.width(), a.shift()) {
@@ -125,18 +121,29 @@ impl Microkernel for Avx512Vnni {
         if matches!(steps, Steps::Bf16 { .. }) {
             return false;
         }
-        // Full tiles only: there are many shapes of others.
-        let full = out.width() >= b.width() * steps.size();
-        let asks = b.ahead().is_some();
-        let units = b.width() / Self::UNIT;
-        if full && is_tall(&a, &b) {
-            let tiles = match a.shift() {
-                false => tall!(false, 2, Scaled<'_>),
-                true => tall!(true, 2, Scaled<'_>),
+        // These tiles only: there are many shapes of others.
+        let cols = out.width() / steps.size();
+        let (shift, units) = (a.shift(), b.width() / Self::UNIT);
+        let rows = a.rows().min(Self::ROWS[units - 1]);
+        if cols < b.width() {
+            let tile: Option<Finished<'_, true>> = highest!((shift, units, rows), Scaled<'_, true>);
+            let Some(tile) = tile else {
+                return self.through_memory(a, b, init, scaling, steps, out);
+            };
+            let raw = check_finished::<Self, u8>(&a, &b, init, out, steps.size());
+            let finish = Scaled::new(scaling, steps, a.rows(), b.width(), cols);
+            // SAFETY: as below; `finish` knows how many columns the output has.
+            unsafe { tile(raw, finish) }
+            return true;
+        }
+        if is_tall(&a, &b) {
+            let tiles = match shift {
+                false => tall!(false, 2, Scaled<'_, false>),
+                true => tall!(true, 2, Scaled<'_, false>),
             };
             let tile = tiles[a.rows() - LEAST_TALL];
-            let raw = check_finished::<Self, u8>(&a, &b, init, out);
-            let finish = Scaled::new(scaling, steps, a.rows(), b.width());
+            let raw = check_finished::<Self, u8>(&a, &b, init, out, steps.size());
+            let finish = Scaled::new(scaling, steps, a.rows(), b.width(), cols);
             // SAFETY: as below, of a full panel.
             unsafe {
                 halves(raw, 32 * steps.size(), |half, raw| {
@@ -145,28 +152,23 @@ impl Microkernel for Avx512Vnni {
             }
             return true;
         }
-        let tile = match (full, a.shift(), units, a.rows().min(Self::ROWS[units - 1])) {
-            (true, false, 4, 6) if asks => tile::<false, 2, 6, 4, 4, 1, Scaled<'_>>,
-            (true, true, 4, 6) if asks => tile::<true, 2, 6, 4, 4, 1, Scaled<'_>>,
+        let tile: Option<Finished<'_, false>> = match (shift, units, rows) {
+            (false, 4, 6) if b.ahead().is_some() => Some(tile::<false, 2, 6, 4, 4, 1, _> as _),
+            (true, 4, 6) if b.ahead().is_some() => Some(tile::<true, 2, 6, 4, 4, 1, _> as _),
             // The last tiles of a panel; where there is nothing to ask for, they ask for B.
-            (true, false, 4, 3) => tile::<false, 4, 3, 4, 4, 1, Scaled<'_>>,
-            (true, false, 4, 4) => tile::<false, 4, 4, 4, 4, 1, Scaled<'_>>,
-            (true, false, 4, 5) => tile::<false, 4, 5, 4, 4, 1, Scaled<'_>>,
-            (true, true, 4, 3) => tile::<true, 4, 3, 4, 4, 1, Scaled<'_>>,
-            (true, true, 4, 4) => tile::<true, 4, 4, 4, 4, 1, Scaled<'_>>,
-            (true, true, 4, 5) => tile::<true, 4, 5, 4, 4, 1, Scaled<'_>>,
-            (true, false, 1, 12) => tile::<false, 0, 12, 1, 1, 1, Scaled<'_>>,
-            (true, false, 2, 12) => tile::<false, 0, 12, 2, 2, 1, Scaled<'_>>,
-            (true, false, 3, 8) => tile::<false, 0, 8, 3, 3, 1, Scaled<'_>>,
-            (true, false, 4, 6) => tile::<false, 0, 6, 4, 4, 1, Scaled<'_>>,
-            (true, true, 1, 12) => tile::<true, 0, 12, 1, 1, 1, Scaled<'_>>,
-            (true, true, 2, 12) => tile::<true, 0, 12, 2, 2, 1, Scaled<'_>>,
-            (true, true, 3, 8) => tile::<true, 0, 8, 3, 3, 1, Scaled<'_>>,
-            (true, true, 4, 6) => tile::<true, 0, 6, 4, 4, 1, Scaled<'_>>,
-            _ => return self.through_memory(a, b, init, scaling, steps, out),
+            (false, 4, 3) => Some(tile::<false, 4, 3, 4, 4, 1, _> as _),
+            (false, 4, 4) => Some(tile::<false, 4, 4, 4, 4, 1, _> as _),
+            (false, 4, 5) => Some(tile::<false, 4, 5, 4, 4, 1, _> as _),
+            (true, 4, 3) => Some(tile::<true, 4, 3, 4, 4, 1, _> as _),
+            (true, 4, 4) => Some(tile::<true, 4, 4, 4, 4, 1, _> as _),
+            (true, 4, 5) => Some(tile::<true, 4, 5, 4, 4, 1, _> as _),
+            key => highest!(key, Scaled<'_, false>),
         };
-        let raw = check_finished::<Self, u8>(&a, &b, init, out);
-        let finish = Scaled::new(scaling, steps, a.rows(), b.width());
+        let Some(tile) = tile else {
+            return self.through_memory(a, b, init, scaling, steps, out);
+        };
+        let raw = check_finished::<Self, u8>(&a, &b, init, out, steps.size());
+        let finish = Scaled::new(scaling, steps, a.rows(), b.width(), cols);
         // SAFETY: `self` proves the instructions, `check_finished` keeps the promises of `raw`
         // for the rows and the width that the tile was chosen by, and what belongs to rows and
         // columns was just cut to them.
@@ -302,28 +304,37 @@ impl Finish for Sums {
     }
 }
 
-/// Runs the epilogue on the sums in registers.
+/// Runs the epilogue on the sums in registers; with `PART`, of the last vector for some columns.
 ///
 /// Written in intrinsics: plain loops over arrays that are never in memory fall apart into scalar
 /// shuffles.
 #[derive(Clone, Copy)]
-struct Scaled<'a> {
+struct Scaled<'a, const PART: bool> {
     steps: &'a Steps<'a>,
     scale: &'a [[f32; CHUNK]],
     bias: Option<&'a [[f32; CHUNK]]>,
     rows: Option<&'a [f32]>,
     small: bool,
+    /// Which of the last vector.
+    last: __mmask16,
 }
 
-impl<'a> Scaled<'a> {
+impl<'a, const PART: bool> Scaled<'a, PART> {
     #[inline(always)]
-    fn new(scaling: Scaling<'a>, steps: &'a Steps<'a>, rows: usize, width: usize) -> Self {
+    fn new(
+        scaling: Scaling<'a>,
+        steps: &'a Steps<'a>,
+        rows: usize,
+        width: usize,
+        cols: usize,
+    ) -> Self {
         Scaled {
             steps,
             scale: scaling.scale[..width].as_chunks().0,
             bias: scaling.bias.map(|bias| bias[..width].as_chunks().0),
             rows: scaling.rows.map(|of_rows| &of_rows[..rows]),
             small: scaling.small,
+            last: last_mask(cols, width),
         }
     }
 
@@ -338,7 +349,7 @@ impl<'a> Scaled<'a> {
     }
 }
 
-impl Finish for Scaled<'_> {
+impl<const PART: bool> Finish for Scaled<'_, PART> {
     type Elem = u8;
 
     #[inline(always)]
@@ -354,7 +365,7 @@ impl Finish for Scaled<'_> {
             let scale = &*self.scale.as_ptr().cast();
             let bias = self.bias.map(|b| &*b.as_ptr().cast());
             let scaled = scaled(&sums, (row, scale), bias);
-            put::<V, false>(self.steps, &sums, (scaled, self.small), out, u16::MAX);
+            put::<V, PART>(self.steps, &sums, (scaled, self.small), out, self.last);
         }
     }
 }
@@ -382,14 +393,14 @@ fn scaled<const V: usize>(
 }
 
 /// The rest of the epilogue of `16 · V` sums: the bits of [`store_tile`](crate::store::store_tile).
-/// With `PART` only the elements in `mask` are stored, of one vector.
+/// With `PART` only the elements in `mask` are stored of the last vector.
 ///
 /// The choices are made once for all vectors. `small` is that of [`Scaling`].
 ///
 /// # Safety
 ///
-/// `out` is valid for writes of `16 · V` elements of the type that the steps store, or of those in
-/// `mask`.
+/// `out` is valid for writes of `16 · V` elements of the type that the steps store; of the last sixteen,
+/// of those in `mask`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn put<const V: usize, const PART: bool>(
@@ -399,7 +410,7 @@ unsafe fn put<const V: usize, const PART: bool>(
     out: *mut u8,
     mask: __mmask16,
 ) {
-    const { assert!(!PART || V == 1) };
+    let part = |v: usize| PART && v + 1 == V;
     let set = |v| _mm512_set1_ps(v);
     // `vmaxps` and `vminps` give the second operand where one is NaN, so after the first none is.
     let clamped = |v, lo, hi| _mm512_min_ps(_mm512_max_ps(v, set(lo)), set(hi));
@@ -414,7 +425,7 @@ unsafe fn put<const V: usize, const PART: bool>(
             Steps::Sums => {
                 for (v, &sums) in sums.iter().enumerate() {
                     let out = out.add(4 * CHUNK * v).cast();
-                    if PART {
+                    if part(v) {
                         _mm512_mask_storeu_epi32(out, mask, sums);
                     } else {
                         _mm512_storeu_si512(out.cast(), sums);
@@ -424,7 +435,7 @@ unsafe fn put<const V: usize, const PART: bool>(
             Steps::Floats { clamp } => {
                 for (v, floats) in floats(clamp).into_iter().enumerate() {
                     let out = out.add(4 * CHUNK * v).cast();
-                    if PART {
+                    if part(v) {
                         _mm512_mask_storeu_ps(out, mask, floats);
                     } else {
                         _mm512_storeu_ps(out, floats);
@@ -435,7 +446,7 @@ unsafe fn put<const V: usize, const PART: bool>(
                 for (v, floats) in floats(clamp).into_iter().enumerate() {
                     let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(floats);
                     let out = out.add(2 * CHUNK * v);
-                    if PART {
+                    if part(v) {
                         _mm256_mask_storeu_epi16(out.cast(), mask, half);
                     } else {
                         _mm256_storeu_si256(out.cast(), half);
@@ -447,8 +458,12 @@ unsafe fn put<const V: usize, const PART: bool>(
             Steps::Bytes {
                 lo, hi, zero_point, ..
             } => {
-                if let (Some(&scaled), false) = (scaled.first_chunk::<4>(), PART) {
+                if let Some(&scaled) = scaled.first_chunk::<4>() {
                     let bytes = bytes(scaled, small, (lo, hi), zero_point);
+                    if PART {
+                        let mask = u64::from(mask) << 48 | u64::MAX >> 16;
+                        return _mm512_mask_storeu_epi8(out.cast(), mask, bytes);
+                    }
                     return _mm512_storeu_si512(out.cast(), bytes);
                 }
                 for (v, scaled) in scaled.into_iter().enumerate() {
@@ -457,7 +472,7 @@ unsafe fn put<const V: usize, const PART: bool>(
                     let q =
                         _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(zero_point)));
                     let out = out.add(CHUNK * v);
-                    if PART {
+                    if part(v) {
                         _mm_mask_storeu_epi8(out.cast(), mask, q);
                     } else {
                         _mm_storeu_si128(out.cast(), q);
@@ -555,6 +570,27 @@ macro_rules! tiles {
         ]
     };
 }
+
+/// A tile that finishes its sums.
+type Finished<'a, const PART: bool> = unsafe fn(RawTile<u8, i8, i32, u8>, Scaled<'a, PART>);
+
+/// The tile of full height of some shift and units, if it has so many rows.
+macro_rules! highest {
+    ($key:expr, $finish:ty) => {
+        match $key {
+            (false, 1, 12) => Some(tile::<false, 0, 12, 1, 1, 1, $finish> as _),
+            (false, 2, 12) => Some(tile::<false, 0, 12, 2, 2, 1, $finish> as _),
+            (false, 3, 8) => Some(tile::<false, 0, 8, 3, 3, 1, $finish> as _),
+            (false, 4, 6) => Some(tile::<false, 0, 6, 4, 4, 1, $finish> as _),
+            (true, 1, 12) => Some(tile::<true, 0, 12, 1, 1, 1, $finish> as _),
+            (true, 2, 12) => Some(tile::<true, 0, 12, 2, 2, 1, $finish> as _),
+            (true, 3, 8) => Some(tile::<true, 0, 8, 3, 3, 1, $finish> as _),
+            (true, 4, 6) => Some(tile::<true, 0, 6, 4, 4, 1, $finish> as _),
+            _ => None,
+        }
+    };
+}
+use highest;
 
 /// For A as the instruction reads it.
 static PLAIN: [&[Tile]; 4] = tiles!(false);
