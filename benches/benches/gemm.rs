@@ -7,7 +7,8 @@
 mod run;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use quaver_benches::ops::gemm::{Distribution, Output, Types, Wanted, Weights, jobs};
+use quaver_benches::ops::finish::Output;
+use quaver_benches::ops::gemm::{Distribution, Types, Wanted, Weights, jobs};
 use quaver_benches::shapes;
 
 /// One square, one layer of BERT, one convolution, one row, one that fits no tile.

@@ -312,12 +312,14 @@ pub const CLAIMS: &[Claim] = &[
         },
     },
     Claim {
-        about: "convolutions, against oneDNN's",
+        about: "convolutions summed in i32, against oneDNN's",
         least: 1.0,
         unit: Unit::Times,
         cases: |records| {
             records.worth(
-                |record| record.key.op == "conv" && is_best(record),
+                |record| {
+                    record.key.op == "conv" && record.key.types == "u8·i8→i32" && is_best(record)
+                },
                 |record| record.ratios.get("onednn").copied(),
             )
         },
@@ -598,6 +600,20 @@ mod tests {
         assert_eq!(standing(std::slice::from_ref(&one), about), Standing::Held);
         one.median_ns = 1.1e6;
         assert_eq!(standing(&[one], about), Standing::Short(1));
+    }
+
+    #[test]
+    fn convolutions_are_judged_by_their_sums() {
+        let about = "convolutions";
+        let mut sums = product((3136, 9, 128), 1, 50.0);
+        sums.key.op = "conv".to_owned();
+        sums.ratios.insert("onednn".to_owned(), 1.1);
+        let mut bytes = sums.clone();
+        bytes.key.types = "u8·i8→u8".to_owned();
+        bytes.ratios.insert("onednn".to_owned(), 0.5);
+        let bytes_alone = std::slice::from_ref(&bytes);
+        assert_eq!(standing(bytes_alone, about), Standing::Open);
+        assert_eq!(standing(&[sums, bytes], about), Standing::Held);
     }
 
     #[test]

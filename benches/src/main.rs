@@ -11,7 +11,8 @@ use qkernels::Isa;
 use quaver_benches::machine::Machine;
 use quaver_benches::measure::{self, Plan};
 use quaver_benches::memory::Lines;
-use quaver_benches::ops::gemm::{Distribution, Output, Types, Wanted, Weights};
+use quaver_benches::ops::finish::Output;
+use quaver_benches::ops::gemm::{Distribution, Types, Wanted, Weights};
 use quaver_benches::ops::{self, Field, Job};
 use quaver_benches::peer::{self, Peer};
 use quaver_benches::record::Record;
@@ -65,8 +66,8 @@ struct Args {
         default_value = "u8i8,i8i8"
     )]
     types: Vec<Types>,
-    /// What becomes of the sums: kept, or zero points, bias and scales applied and stored as u8 or
-    /// f32.
+    /// What becomes of the sums of gemm and conv: kept, or zero points (0 in conv), bias and scales
+    /// applied and stored as u8 or f32.
     #[arg(
         long,
         value_enum,
@@ -375,7 +376,8 @@ fn jobs(args: &Args, machine: &Machine) -> Result<Vec<Job>, BenchError> {
     }
     if wants(Op::Conv) {
         let convs = args.convs.as_deref().unwrap_or("resnet50,mobilenet");
-        jobs.extend(ops::conv::jobs(&convs::parse(convs)?, &args.values));
+        let convs = convs::parse(convs)?;
+        jobs.extend(ops::conv::jobs(&convs, &args.values, &args.out));
     } else if let Some(convs) = &args.convs {
         return Err(BenchError::Argument {
             argument: "--convs",

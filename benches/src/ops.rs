@@ -10,6 +10,7 @@ pub mod conv;
 pub mod convert;
 pub mod dynamic;
 mod elementwise;
+pub mod finish;
 pub mod gemm;
 pub mod model;
 pub mod quantize;

@@ -1,14 +1,15 @@
-//! Convolutions of one channels-last image, u8 by i8, summed in i32: through gathered rows, or by
-//! the depthwise kernel where every channel has its own.
+//! Convolutions of one channels-last image, u8 by i8, whose sums are kept or scaled: through gathered
+//! rows, or by the depthwise kernel where every channel has its own.
 
 use std::sync::Arc;
 
 use qkernels::{
-    ConvShape, Epilogue, FilterLayout, Image, Isa, KernelError, Layout, MatMut, MatRef, OutMut,
-    PackedConv, PackedDepthwise, Threads, Workspace, ZeroPoints, conv2d, depthwise,
+    ConvShape, FilterLayout, Image, Isa, KernelError, Layout, MatRef, PackedConv, PackedDepthwise,
+    Threads, Workspace, conv2d, depthwise,
 };
 
 use super::contest::{Call, Contest};
+use super::finish::{FROM_ZERO, Finishing, Out, Output};
 use super::gemm::Distribution;
 use super::{Field, Job};
 use crate::BenchError;
@@ -16,23 +17,33 @@ use crate::convs::Geometry;
 use crate::data::Source;
 use crate::limit::{Demand, Kind};
 use crate::measure::Cell;
-use crate::peer::{Conv, Finish, Task};
+use crate::peer::{Conv, Task};
 use crate::values::Values;
 
 /// The name of the operation.
 const OP: &str = "conv";
 
-/// A job for each convolution and distribution of its weights.
+/// A job for each convolution, distribution of its weights, and output.
 #[must_use]
-pub fn jobs(convs: &[Geometry], distributions: &[Distribution]) -> Vec<Job> {
-    convs
-        .iter()
-        .flat_map(|&geometry| distributions.iter().map(move |&drawn| (geometry, drawn)))
-        .map(|(geometry, drawn)| Job {
-            label: format!("{OP} {}", drawn.label(&geometry.to_string())),
-            build: Box::new(move |field| cell(geometry, drawn, field)),
-        })
-        .collect()
+pub fn jobs(convs: &[Geometry], distributions: &[Distribution], outputs: &[Output]) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for &geometry in convs {
+        for &drawn in distributions {
+            for &output in outputs {
+                let data = drawn.label(&geometry.to_string());
+                jobs.push(Job {
+                    label: format!("{OP} {} {data}", names(output)),
+                    build: Box::new(move |field| cell(geometry, drawn, output, field)),
+                });
+            }
+        }
+    }
+    jobs
+}
+
+/// The names of the element types.
+fn names(output: Output) -> String {
+    format!("u8·i8→{}", output.name("i32"))
 }
 
 /// The image and the weights (outputs × inputs of a group × height × width of the kernel).
@@ -40,21 +51,37 @@ struct Problem {
     geometry: Geometry,
     x: Vec<u8>,
     weights: Vec<i8>,
+    finishing: Finishing,
 }
 
-fn cell(geometry: Geometry, drawn: Distribution, field: &Field) -> Result<Cell, BenchError> {
-    let mut source = Source::new(0xc0);
+impl Problem {
+    fn new(geometry: Geometry, drawn: Distribution, output: Output) -> Self {
+        let mut source = Source::new(0xc0);
+        let (_, k, n) = geometry.product();
+        Self {
+            geometry,
+            x: source.u8s(geometry.height * geometry.width * geometry.inputs),
+            weights: drawn.i8s(&mut source, n * k),
+            // The image is what a `ReLU` leaves, around zero point 0: with another, oneDNN leaves its
+            // fast code for depthwise convolutions.
+            finishing: Finishing::new(output, (k, n), (0, 0), FROM_ZERO, false, &mut source),
+        }
+    }
+}
+
+fn cell(
+    geometry: Geometry,
+    drawn: Distribution,
+    output: Output,
+    field: &Field,
+) -> Result<Cell, BenchError> {
     let (m, k, n) = geometry.product();
-    let problem = Arc::new(Problem {
-        geometry,
-        x: source.u8s(geometry.height * geometry.width * geometry.inputs),
-        weights: drawn.i8s(&mut source, n * k),
-    });
+    let problem = Arc::new(Problem::new(geometry, drawn, output));
     let contest = Contest {
         op: OP,
         shape: (m, k, n),
         batch: 1,
-        types: "u8·i8→i32".to_owned(),
+        types: names(output),
         data: drawn.label(&geometry.to_string()),
         ops: geometry.ops(),
         places: super::gemm::scattered(m)
@@ -65,16 +92,16 @@ fn cell(geometry: Geometry, drawn: Distribution, field: &Field) -> Result<Cell, 
             geometry,
             a: Values::U8(&problem.x),
             weights: &problem.weights,
-            finish: Finish::Sums,
+            finish: problem.finishing.of_peers(),
         })),
     };
     let mut scalar =
         Runner::new(&problem, Isa::SCALAR, Threads::Single).map_err(contest.failed(Isa::SCALAR))?;
     scalar.run().map_err(contest.failed(Isa::SCALAR))?;
-    let expected: Vec<i32> = contest.places.iter().map(|&at| scalar.out[at]).collect();
+    let expected = scalar.out.at(&contest.places);
     contest.cell(
         field,
-        Values::I32(&expected),
+        expected.values(),
         |isa| {
             vec![Demand {
                 kind: Kind::Multiply(isa),
@@ -94,7 +121,7 @@ enum Packed {
 struct Runner {
     problem: Arc<Problem>,
     packed: Packed,
-    out: Vec<i32>,
+    out: Out,
     workspace: Workspace,
     threads: Threads<'static>,
 }
@@ -131,7 +158,7 @@ impl Runner {
         Ok(Self {
             problem: Arc::clone(problem),
             packed,
-            out: vec![0; m * n],
+            out: problem.finishing.out(m * n),
             workspace: Workspace::new(),
             threads,
         })
@@ -140,7 +167,12 @@ impl Runner {
 
 impl Call for Runner {
     fn run(&mut self) -> Result<(), KernelError> {
-        let Problem { geometry, x, .. } = &*self.problem;
+        let Problem {
+            geometry,
+            x,
+            finishing,
+            ..
+        } = &*self.problem;
         let Geometry {
             height,
             width,
@@ -156,8 +188,8 @@ impl Call for Runner {
         };
         let x = MatRef::new(x, height * width, inputs)?;
         let (m, _, n) = geometry.product();
-        let out = OutMut::I32(MatMut::new(&mut self.out, m, n)?);
-        let (zp, epilogue) = (ZeroPoints::default(), Epilogue::default());
+        let out = self.out.as_mut(m, n)?;
+        let (zp, epilogue) = finishing.ours();
         let (ws, threads) = (&mut self.workspace, self.threads);
         match &self.packed {
             Packed::Whole(weights) => {
@@ -171,21 +203,36 @@ impl Call for Runner {
     }
 
     fn answer(&self) -> Values<'_> {
-        Values::I32(&self.out)
+        self.out.values()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
+    use crate::ops::finish::tests::assert_spread;
 
     #[test]
     fn every_kind_runs_and_is_right() {
         let convs = "5x6x3-3x3s2-7,7x7x20-3x3s1-dw,9x4x16-1x1s1-5,8x8x33-5x5s2-dw";
         let convs = crate::convs::parse(convs).unwrap();
-        let jobs = jobs(&convs, &[Distribution::Uniform, Distribution::Bell]);
-        assert_eq!(jobs.len(), 2 * convs.len());
-        assert!(jobs[1].label.ends_with("bell"), "{}", jobs[1].label);
+        let drawn = [Distribution::Uniform, Distribution::Bell];
+        let jobs = jobs(&convs, &drawn, Output::value_variants());
+        assert_eq!(jobs.len(), 2 * 3 * convs.len());
+        let last = &jobs[jobs.len() - 1].label;
+        assert!(last.contains("→f32") && last.ends_with("bell"), "{last}");
         crate::ops::tests::run_all(jobs);
+    }
+
+    #[test]
+    fn outputs_are_neither_all_clamped_nor_all_equal() {
+        for geometry in crate::convs::parse("9x9x64-3x3s1-dw,9x9x32-3x3s1-24").unwrap() {
+            let problem = Problem::new(geometry, Distribution::Uniform, Output::U8);
+            let mut runner = Runner::new(&Arc::new(problem), Isa::SCALAR, Threads::Single).unwrap();
+            runner.run().unwrap();
+            assert_spread(&runner.out);
+        }
     }
 }

@@ -10,6 +10,7 @@ use qkernels::{Arithmetic, Isa, Layout, MatRef, Operand, PackedB};
 
 use self::problem::{Problem, Runner};
 use super::contest::Contest;
+use super::finish::Output;
 use super::{Field, Job};
 use crate::BenchError;
 use crate::data::Source;
@@ -66,18 +67,6 @@ impl Types {
     fn scales(self) -> bool {
         matches!(self, Types::U8I8 | Types::I8I8 | Types::U8U8 | Types::I8U8)
     }
-}
-
-/// What becomes of the sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// Stored as they are: i32 for integers, f32 for floats.
-    #[value(name = "i32", alias = "sums")]
-    Sums,
-    /// Zero points of both sides, bias, a scale for each channel, requantized.
-    U8,
-    /// Zero points of both sides, bias, a scale for each channel, `ReLU`.
-    F32,
 }
 
 /// Where the weights are when a call begins.
@@ -212,12 +201,7 @@ pub fn jobs(wanted: &Wanted) -> Vec<Job> {
 /// The names of the element types, as in `u8·i8→i32`.
 fn names(spec: Spec) -> String {
     let (a, b, sums) = spec.types.names();
-    let output = match spec.output {
-        Output::Sums => sums,
-        Output::U8 => "u8",
-        Output::F32 => "f32",
-    };
-    format!("{a}·{b}→{output}")
+    format!("{a}·{b}→{}", spec.output.name(sums))
 }
 
 /// Operands of a type, drawn so that no arithmetic leaves its bounds.
@@ -310,7 +294,7 @@ fn cell_of<A: Drawn, B: Drawn>(
         a: A::values(&problem.a),
         b: B::values(&b),
         weights: peer::Weights::Packed(copies),
-        finish: problem.finish(),
+        finish: problem.finishing.of_peers(),
     });
     let rows: Vec<usize> = scattered(m).collect();
     let contest = Contest {
@@ -393,6 +377,7 @@ pub(super) fn scattered(m: usize) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::finish::tests::assert_spread;
     use crate::ops::tests::{field, run_all};
 
     #[test]
@@ -436,7 +421,6 @@ mod tests {
 
     #[test]
     fn outputs_are_neither_all_clamped_nor_all_equal() {
-        // A requantization that always saturates would be another thing to time.
         let shape = Shape {
             m: 8,
             k: 256,
@@ -454,16 +438,7 @@ mod tests {
         let problem = Problem::new(spec, a, (128, 2), &mut source);
         let b = MatRef::new(&b, shape.k, shape.n).unwrap();
         let packed = PackedB::pack(Isa::SCALAR, b, Layout::RowMajor).unwrap();
-        let answer = problem.answer(&packed).unwrap();
-        let places: Vec<usize> = (0..shape.m * shape.n).collect();
-        let answer = answer.values().bits(&places);
-        let clamped = answer.iter().filter(|&&q| q == 0 || q == 255).count();
-        assert!(
-            clamped < answer.len() / 5,
-            "{clamped} of {} are at an end",
-            answer.len()
-        );
-        assert!(answer.iter().any(|&q| q.abs_diff(answer[0]) > 16));
+        assert_spread(&problem.answer(&packed).unwrap());
     }
 
     #[test]

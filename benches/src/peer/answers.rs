@@ -9,7 +9,8 @@ use qkernels::Isa;
 use super::{PEERS, Peer, Work, open};
 use crate::BenchError;
 use crate::ops::batch::{self, Attention, Batch};
-use crate::ops::gemm::{self, Distribution, Output, Types, Wanted, Weights};
+use crate::ops::finish::Output;
+use crate::ops::gemm::{self, Distribution, Types, Wanted, Weights};
 use crate::ops::{Field, Job, OURS, conv, convert, quantize};
 use crate::shapes::Shape;
 use crate::sizes::Size;
@@ -29,7 +30,11 @@ fn products(distribution: Distribution) -> Vec<Job> {
         })
         .collect();
     let mut jobs = batch::jobs(&batches, &[distribution]);
-    jobs.extend(conv::jobs(&convs, &[distribution]));
+    jobs.extend(conv::jobs(
+        &convs,
+        &[distribution],
+        Output::value_variants(),
+    ));
     jobs.extend(gemm::jobs(&Wanted {
         shapes,
         types: Types::value_variants().to_vec(),

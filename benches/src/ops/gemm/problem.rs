@@ -2,52 +2,31 @@
 
 use std::sync::Arc;
 
-use qkernels::{
-    Epilogue, KernelError, MatMut, MatRef, Operand, OutMut, OutParams, PackedB, Scale, Threads,
-    Workspace, ZeroPoint, ZeroPoints, gemm,
-};
+use qkernels::{KernelError, MatRef, Operand, PackedB, Threads, Workspace, gemm};
 
-use super::{Output, Spec};
+use super::Spec;
 use crate::data::Source;
 use crate::ops::contest::Call;
-use crate::peer::{Finish, Requantize, Scaled};
+use crate::ops::finish::{FROM_MIDDLE, Finishing, Out};
 use crate::shapes::Shape;
 use crate::values::Values;
-
-/// The zero point of u8 results.
-const OUTPUT_ZERO_POINT: i32 = 128;
 
 /// One product: everything but the packed weights.
 pub(super) struct Problem<A> {
     pub(super) a: Vec<A>,
     shape: Shape,
-    /// Those of A and of B, where they are used.
-    zero_points: (i32, i32),
-    /// Whether sums are f32, not integers.
-    float: bool,
-    output: Output,
-    scales: Vec<f32>,
-    bias: Vec<i32>,
+    pub(super) finishing: Finishing,
 }
 
 impl<A: Operand> Problem<A> {
     pub(super) fn new(spec: Spec, a: Vec<A>, zero_points: (i32, i32), source: &mut Source) -> Self {
         let Shape { k, n, .. } = spec.shape;
-        // Full-range bytes deviate by 74 from their middle, so a sum of k products by 74²·√k. This
-        // brings the deviation to between 32 and 64 output steps: few outputs saturate.
-        let deviation = 74.0 * 74.0 * (k as f32).sqrt();
-        let scales = (0..n)
-            .map(|j| 32.0 * (1.0 + j as f32 / n as f32) / deviation)
-            .collect();
-        let bias = source.sums(n).into_iter().map(|sum| sum >> 8).collect();
+        let float = !A::ARITHMETIC.integer();
         Self {
             a,
             shape: spec.shape,
-            zero_points,
-            float: !A::ARITHMETIC.integer(),
-            output: spec.output,
-            scales,
-            bias,
+            // The zero points of bytes are near their middles.
+            finishing: Finishing::new(spec.output, (k, n), zero_points, FROM_MIDDLE, float, source),
         }
     }
 
@@ -64,36 +43,16 @@ impl<A: Operand> Problem<A> {
                 m: rows.len(),
                 ..self.shape
             },
-            zero_points: self.zero_points,
-            float: self.float,
-            output: self.output,
-            scales: self.scales.clone(),
-            bias: self.bias.clone(),
+            finishing: self.finishing.clone(),
         }
     }
 
     /// The whole result.
     pub(super) fn answer(&self, b: &PackedB) -> Result<Out, KernelError> {
         let Shape { m, n, .. } = self.shape;
-        let mut out = self.out(m * n);
+        let mut out = self.finishing.out(m * n);
         self.run(b, &mut out, &mut Workspace::new(), Threads::Single)?;
         Ok(out)
-    }
-
-    /// What becomes of the sums, in the peers' words.
-    pub(super) fn finish(&self) -> Finish<'_> {
-        let output = match self.output {
-            Output::Sums => return Finish::Sums,
-            Output::U8 => Requantize::U8(OUTPUT_ZERO_POINT),
-            Output::F32 => Requantize::Relu,
-        };
-        Finish::Scaled(Scaled {
-            zero_point_a: self.zero_points.0,
-            zero_point_b: self.zero_points.1,
-            bias: &self.bias,
-            scales: &self.scales,
-            output,
-        })
     }
 
     fn run(
@@ -105,62 +64,8 @@ impl<A: Operand> Problem<A> {
     ) -> Result<(), KernelError> {
         let Shape { m, k, n } = self.shape;
         let a = MatRef::new(&self.a, m, k)?;
-        let zero_points = ZeroPoints {
-            a: ZeroPoint::Tensor(self.zero_points.0),
-            b: ZeroPoint::Tensor(self.zero_points.1),
-        };
-        let scaled = Epilogue {
-            bias: Some(&self.bias),
-            scale: Scale::Channel(&self.scales),
-            ..Epilogue::default()
-        };
-        let (zero_points, epilogue) = match self.output {
-            Output::Sums => (ZeroPoints::default(), Epilogue::default()),
-            Output::U8 => (zero_points, scaled),
-            Output::F32 => {
-                let clamp = Some((0.0, f32::INFINITY));
-                (zero_points, Epilogue { clamp, ..scaled })
-            }
-        };
-        let out = match out {
-            Out::I32(out) => OutMut::I32(MatMut::new(out, m, n)?),
-            Out::F32(out) => OutMut::F32(MatMut::new(out, m, n)?),
-            Out::U8(out) => {
-                let params = OutParams {
-                    zero_point: OUTPUT_ZERO_POINT,
-                    min: 0,
-                    max: 255,
-                };
-                OutMut::U8(MatMut::new(out, m, n)?, params)
-            }
-        };
-        gemm(a, b, zero_points, &epilogue, out, ws, threads)
-    }
-
-    fn out(&self, len: usize) -> Out {
-        match (self.output, self.float) {
-            (Output::Sums, false) => Out::I32(vec![0; len]),
-            (Output::U8, _) => Out::U8(vec![0; len]),
-            (Output::F32, _) | (Output::Sums, true) => Out::F32(vec![0.0; len]),
-        }
-    }
-}
-
-/// The result, in whichever type was asked for.
-#[derive(Debug, Clone)]
-pub(super) enum Out {
-    I32(Vec<i32>),
-    U8(Vec<u8>),
-    F32(Vec<f32>),
-}
-
-impl Out {
-    pub(super) fn values(&self) -> Values<'_> {
-        match self {
-            Out::I32(out) => Values::I32(out),
-            Out::U8(out) => Values::U8(out),
-            Out::F32(out) => Values::F32(out),
-        }
+        let (zero_points, epilogue) = self.finishing.ours();
+        gemm(a, b, zero_points, &epilogue, out.as_mut(m, n)?, ws, threads)
     }
 }
 
@@ -184,7 +89,7 @@ impl<A: Operand> Runner<A> {
             problem: Arc::clone(problem),
             packs: Arc::clone(packs),
             next: 0,
-            out: problem.out(problem.shape.m * problem.shape.n),
+            out: problem.finishing.out(problem.shape.m * problem.shape.n),
             workspace: Workspace::new(),
             threads,
         }
