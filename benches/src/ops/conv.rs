@@ -62,9 +62,9 @@ impl Problem {
             geometry,
             x: source.u8s(geometry.height * geometry.width * geometry.inputs),
             weights: drawn.i8s(&mut source, n * k),
-            // The image is what a `ReLU` leaves, around zero point 0: with another, oneDNN leaves its
-            // fast code for depthwise convolutions.
-            finishing: Finishing::new(output, (k, n), (0, 0), FROM_ZERO, false, &mut source),
+            // The image is what a `ReLU` leaves, around zero point 0, and so is a result of bytes: with
+            // others, oneDNN leaves its fast code for depthwise convolutions.
+            finishing: Finishing::new(output, (k, n), [0; 3], FROM_ZERO, false, &mut source),
         }
     }
 }

@@ -19,14 +19,26 @@ pub(super) struct Problem<A> {
 }
 
 impl<A: Operand> Problem<A> {
-    pub(super) fn new(spec: Spec, a: Vec<A>, zero_points: (i32, i32), source: &mut Source) -> Self {
+    pub(super) fn new(
+        spec: Spec,
+        a: Vec<A>,
+        (zero_a, zero_b): (i32, i32),
+        source: &mut Source,
+    ) -> Self {
         let Shape { k, n, .. } = spec.shape;
         let float = !A::ARITHMETIC.integer();
         Self {
             a,
             shape: spec.shape,
             // The zero points of bytes are near their middles.
-            finishing: Finishing::new(spec.output, (k, n), zero_points, FROM_MIDDLE, float, source),
+            finishing: Finishing::new(
+                spec.output,
+                (k, n),
+                [zero_a, zero_b, 128],
+                FROM_MIDDLE,
+                float,
+                source,
+            ),
         }
     }
 
