@@ -192,29 +192,47 @@ impl Avx512Vnni {
         out: &mut TileMut<'_, u8>,
     ) -> bool {
         let (rows, width) = (a.rows(), b.width());
-        let mut sums = [[0; CHUNK]; MOST / CHUNK];
-        let mut tile = TileMut::new(sums.as_flattened_mut(), width, rows, width);
-        self.accumulate(a, b, Some(init), &mut tile);
-        for r in 0..rows {
-            let out = out.row_mut(r).chunks_mut(CHUNK * steps.size());
-            let row = scaling.rows.map(|rows| rows[r]);
-            let sums = &sums[r * (width / CHUNK)..];
-            for (v, (out, sums)) in out.zip(sums).enumerate() {
-                // The plan pads every array to whole chunks.
-                let chunk = |from: &[f32]| [from.as_chunks().0[v]];
-                let (scale, bias) = (chunk(scaling.scale), scaling.bias.map(chunk));
-                let mask = u16::MAX >> (CHUNK - out.len() / steps.size());
-                // SAFETY: `self` proves the instructions, and the mask keeps to the elements of
-                // `out`, of which there are one to sixteen.
-                unsafe {
-                    let sums = _mm512_loadu_si512(sums.as_ptr().cast());
-                    let scaled = scaled(&[sums], (row, &scale), bias.as_ref());
-                    put::<1, true>(steps, &[sums], (scaled, false), out.as_mut_ptr(), mask);
+        let mut sums = [0; MOST];
+        self.accumulate(
+            a,
+            b,
+            Some(init),
+            &mut TileMut::new(&mut sums, width, rows, width),
+        );
+        let cols = out.width() / steps.size();
+        let finish = Scaled::new(scaling, steps, rows, width, cols);
+        for (r, sums) in sums.chunks_exact(width).take(rows).enumerate() {
+            let out = out.row_mut(r).as_mut_ptr();
+            // SAFETY: `self` proves the instructions; so many vectors are a row of sums, and `finish`
+            // knows how many columns of the last one the output has.
+            unsafe {
+                match width / Self::UNIT {
+                    1 => finish_row::<1>(finish, r, sums, out),
+                    2 => finish_row::<2>(finish, r, sums, out),
+                    3 => finish_row::<3>(finish, r, sums, out),
+                    _ => finish_row::<4>(finish, r, sums, out),
                 }
             }
         }
         true
     }
+}
+
+/// A row of sums in memory.
+///
+/// # Safety
+///
+/// As [`Finish::row`], and there are `16 · V` sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn finish_row<const V: usize>(
+    finish: Scaled<'_, true>,
+    r: usize,
+    sums: &[i32],
+    out: *mut u8,
+) {
+    // SAFETY: as promised by the caller.
+    unsafe { finish.row(r, vectors::<V>(sums.as_ptr().cast()), out) }
 }
 
 /// Copies bytes with the bits of `flip` the other way round; what follows in `to` takes any.
