@@ -3,7 +3,7 @@
 //! Columns are cut into panels of `NR`; the last one is only as wide as its units need. A panel
 //! holds, for every group of `KG` steps in K, its columns one after the other with their `KG`
 //! neighbours together; what is beyond K or N changes no sum. So a kernel reads one stream, and the
-//! panel of columns `j0..` starts at `j0 · depth`, `depth` being K in whole groups.
+//! panel of columns `j0..` starts at `j0 · depth`, `depth` being K in whole [units](Microkernel::K_UNIT).
 
 use alloc::vec::Vec;
 use core::marker::PhantomData;

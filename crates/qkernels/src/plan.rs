@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
-    /// K in whole groups.
+    /// K in whole [units](Microkernel::K_UNIT).
     pub(crate) depth: usize,
     /// Depth of a block in K: whole groups.
     pub(crate) block_depth: usize,
