@@ -5,6 +5,7 @@
 //! summed without saturation (`vpdpbusds` would saturate). A signed A is shifted by +128 when it
 //! is copied or read, and the driver takes 128 · colsum(B) off.
 
+mod finish;
 mod tile;
 
 use core::arch::x86_64::*;
