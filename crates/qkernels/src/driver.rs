@@ -466,7 +466,7 @@ impl<T: Tier, K: Microkernel> Nest<'_, T, K> {
                         let span = LhsTile::<K::Lhs>::span(rows, stride, depth);
                         span.is_some_and(|n| n <= a.len())
                     };
-                    if count > height && !fits(count) {
+                    if count > height && count.is_multiple_of(height) && !fits(count) {
                         count -= height;
                     }
                     if fits(count) {

@@ -126,7 +126,8 @@ pub(crate) trait Microkernel:
     const ID: &'static str;
     /// Neighbours in K that one step eats.
     const KG: usize;
-    /// K is packed in multiples of it, themselves of [`KG`](Self::KG): what kernels of one layout need.
+    /// K is padded to multiples of this, itself a multiple of [`KG`](Self::KG): larger where another kernel
+    /// reads the same layout.
     const K_UNIT: usize = Self::KG;
     /// Columns of the narrowest tile; panel widths are multiples of it.
     const UNIT: usize;
@@ -180,8 +181,8 @@ pub(crate) trait Microkernel:
     /// Whether one call multiplies several tiles of full height, one below the other: what is
     /// between calls takes as long as some steps in K.
     const STACKS: bool = false;
-    /// The most rows of a call that multiplies a full panel half by half, with its columns all but read
-    /// once: for more rows than a tile has, and fewer than two have. 0 where no call does.
+    /// The most rows of a call that multiplies a full panel as two halves of its columns, so that each is
+    /// read once for more rows than a tile has; 0 where no call does.
     const TALL: usize = 0;
     /// Whether [`finish`](Self::finish) takes all tiles that [`accumulate`](Self::accumulate) does, and
     /// stacks of them, to all steps but those of bf16.

@@ -164,7 +164,7 @@ impl<B: Operand, K: Microkernel> Task for PackInto<'_, B, K> {
 
     #[inline(always)]
     fn run<T: Tier>(self, _tier: T) -> u32 {
-        const { assert!(K::KG <= MAX_KG) };
+        const { assert!(K::KG <= MAX_KG && K::K_UNIT.is_multiple_of(K::KG)) };
         let PackInto { b, data, sums, .. } = self;
         let (k, n) = (b.rows(), b.cols());
         let depth = k.next_multiple_of(K::K_UNIT);

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn stacks_are_whole_tiles_or_less_than_one() {
+    fn stacks_are_whole_tiles_or_a_tall_call_or_less() {
         let cases = (1..=12).flat_map(|height| {
             let tall = 2 * height - 1;
             [(height, false, 0), (height, true, 0), (height, true, tall)]

@@ -166,7 +166,7 @@ impl<K: Microkernel> Task for Share<'_, K> {
     fn run<T: Tier>(self, _tier: T) {
         const { assert!(K::NR <= MAX_NR) };
         let (k, n) = (self.a.cols(), self.n);
-        let depth = k.div_ceil(K::KG) * K::KG;
+        let depth = k.next_multiple_of(K::K_UNIT);
         let height = height::<K>();
         let (lhs, acc) = self
             .mem

@@ -313,12 +313,21 @@ fn arguments_that_do_not_fit_are_refused() {
 /// the kernel finishes them or through memory.
 #[test]
 fn long_lines_equal_scalar_code() {
-    for (width, outputs) in [(30, 64), (30, 48), (50, 32), (50, 16), (300, 70)] {
+    for (width, outputs, channels) in [
+        (30, 64, 4),
+        (30, 48, 4),
+        (50, 32, 4),
+        (50, 16, 4),
+        (300, 70, 4),
+        // Tall calls of several stretches.
+        (9, 64, 16),
+        (19, 64, 16),
+    ] {
         let shape = ConvShape {
             pads: [1; 4],
             ..ConvShape::new([1, 2, width], [3, 3])
         };
-        let (m, channels) = (2 * width, 4);
+        let m = 2 * width;
         let bytes = |len: usize, step: usize| (0..len).map(move |i| (i * step % 251) as u8);
         let x: Vec<u8> = bytes(m * channels, 7).collect();
         let w: Vec<i8> = bytes(outputs * 9 * channels, 11).map(|b| b as i8).collect();

@@ -156,7 +156,15 @@ fn byte_sums_stay_inside_their_slices() {
 #[test]
 fn products_stay_inside_their_slices() {
     for edge in [Edge::Start, Edge::End] {
-        for (m, n, k) in [(1, 9, 7), (11, 16, 64), (33, 24, 131), (37, 33, 72)] {
+        for (m, n, k) in [
+            (1, 9, 7),
+            (11, 16, 64),
+            (33, 24, 131),
+            (37, 33, 72),
+            // Tall calls.
+            (8, 64, 131),
+            (17, 128, 129),
+        ] {
             let mut rng = Rng(k as u64);
             let a = Guarded::copy_of(&rng.bytes(m * k), edge);
             for b in [vec![-128i8; k * n], rng.weights(k * n)] {

@@ -124,6 +124,7 @@ impl Microkernel for Avx512Vnni {
         let (shift, units) = (a.shift(), b.width() / Self::UNIT);
         let rows = a.rows().min(Self::ROWS[units - 1]);
         if cols < b.width() {
+            debug_assert!(!is_tall(&a, &b), "tall calls are of full panels");
             let tile: Option<Finished<'_, true>> = highest!((shift, units, rows), Scaled<'_, true>);
             let Some(tile) = tile else {
                 return self.through_memory(a, b, init, scaling, steps, out);
@@ -418,8 +419,8 @@ unsafe fn halves<E: Copy>(
     }
 }
 
-/// Tiles of `R` rows by `V` vectors of 16 columns of a panel of `W` of them, in `S` chains; `X`: A is shifted when read; for each
-/// group, `P` lines of what comes next are asked for.
+/// Tiles of `R` rows by `V` vectors of 16 columns, in a panel of `W` of them, in `S` chains; `X`: A is
+/// shifted when read; for each group, `P` lines of what comes next are asked for.
 ///
 /// Sums leave row by row between the last group's multiplications (on Zen 4, 64 steps in K: 415 cycles
 /// a tile, 426 where all are stored at the end, and 384 for the multiplications alone), and what columns
@@ -430,7 +431,7 @@ unsafe fn halves<E: Copy>(
 /// # Safety
 ///
 /// The instructions run, the promises of [`RawTile`] hold for tiles of `R` rows and `16 · V` columns,
-/// and `finish` covers all of these rows and columns.
+/// with the groups of B `64 · W` bytes apart, and `finish` covers all of these rows and columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile<
     const X: bool,

@@ -27,9 +27,7 @@ use super::{Bytes, Narrow};
 use crate::arch::prefetch;
 use crate::arch::x86_64::avx2::Avx2;
 use crate::arch::x86_64::is_amd;
-use crate::kernel::{
-    Ahead, Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile,
-};
+use crate::kernel::{Init, LhsTile, Microkernel, RawTile, RhsPanel, TileMut, Unpacked, check_tile};
 use crate::outliers::{Group, MAX_DEPTH, QUAD, WINDOW};
 use crate::{Arithmetic, Operand};
 
@@ -311,20 +309,18 @@ unsafe fn rows<const V: usize>(t: Raw, order: *const u16, groups: &[Group], coun
                 init: t.init.add(row * t.init_stride),
                 init_rows: t.init_rows.add(row),
                 c: t.c.add(row * t.c_stride),
-                // All is asked for by the first tile; the others repeat the first line.
-                ahead: if row == 0 {
-                    t.ahead
-                } else {
-                    Ahead { step: 0, ..t.ahead }
-                },
                 ..t
             };
             let start = (start.add(row * start_stride).cast_const(), start_stride);
             match count - row {
-                1 => tile_of::<1, V>(&tile, order, start),
-                2 => tile_of::<2, V>(&tile, order, start),
-                3 => tile_of::<3, V>(&tile, order, start),
-                _ => tile_of::<TILE_ROWS, V>(&tile, order, start),
+                1 => tile_of::<1, V, false>(&tile, order, start),
+                2 => tile_of::<2, V, false>(&tile, order, start),
+                3 => tile_of::<3, V, false>(&tile, order, start),
+                // Where there is something to ask for, the first tile asks for all of it.
+                _ if row == 0 && t.ahead.step > 0 => {
+                    tile_of::<TILE_ROWS, V, true>(&tile, order, start);
+                }
+                _ => tile_of::<TILE_ROWS, V, false>(&tile, order, start),
             }
         }
     }
@@ -384,13 +380,13 @@ unsafe fn multiply_outliers<const B: usize, const V: usize>(
 }
 
 /// A tile of `R` rows by `V` vectors whose sums start at `start`, with the distance of its rows, plus
-/// what the tile says.
+/// what the tile says; `ASKS`: a line of what comes next is asked for, for each quad.
 ///
 /// # Safety
 ///
 /// As [`rows`], for rows that lie in one block.
 #[target_feature(enable = "avx2")]
-unsafe fn tile_of<const R: usize, const V: usize>(
+unsafe fn tile_of<const R: usize, const V: usize, const ASKS: bool>(
     t: &Raw,
     order: *const u16,
     (start, start_stride): (*const i32, usize),
@@ -413,9 +409,11 @@ unsafe fn tile_of<const R: usize, const V: usize>(
         let mut late = [_mm256_setzero_si256(); V];
         let mut ahead = t.ahead.at;
         for pair in 0..t.groups / 2 {
-            for _ in 0..2 {
-                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                ahead = ahead.wrapping_add(t.ahead.step);
+            if ASKS {
+                for _ in 0..2 {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                    ahead = ahead.wrapping_add(t.ahead.step);
+                }
             }
             let a = [quad(2 * pair), quad(2 * pair + 1)];
             let second = b.add(8 * V * QUAD);
